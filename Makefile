@@ -1,0 +1,46 @@
+# The short way to everything; CMakePresets.json is the long one.
+JOBS ?= $(shell nproc)
+PACKAGES = g++ cmake ninja-build pkg-config nlohmann-json3-dev libpcre2-dev libcli11-dev libfmt-dev \
+           libxxhash-dev libedit-dev libgtest-dev libgmock-dev libbenchmark-dev
+FUZZ_SECONDS ?= 600
+
+.PHONY: demo build install test test-long test-asan test-tsan fuzz lint format clean
+
+demo: install build  ## install, build, and let the built-in model continue a prompt
+	build/release/toaster run -p "The toaster said:" --max-tokens 48 --seed 1
+
+install:  ## the Debian packages a build needs (only when one is missing)
+	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \
+	  run=""; [ "$$(id -u)" = 0 ] || run=sudo; \
+	  $$run apt-get update && $$run env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); }
+
+build:
+	cmake --preset release
+	cmake --build --preset release -j $(JOBS)
+
+test: install build  ## every quick test
+	ctest --preset release -j $(JOBS)
+
+test-long: install build  ## the long checks
+	ctest --preset long -j $(JOBS)
+
+test-asan test-tsan: test-%: install
+	cmake --preset $*
+	cmake --build --preset $* -j $(JOBS)
+	ctest --preset $* -j $(JOBS)
+
+fuzz:  ## every fuzzer for FUZZ_SECONDS seconds
+	cmake --preset fuzz
+	cmake --build --preset fuzz -j $(JOBS)
+	tests/run_fuzzers.sh build/fuzz $(FUZZ_SECONDS)
+
+lint:  ## formatting and static analysis; needs clang-format and clang-tidy
+	git ls-files '*.cc' '*.h' | xargs clang-format --dry-run --Werror
+	cmake --preset release
+	git ls-files 'src/*.cc' | grep -v _fuzz.cc | xargs -P $(JOBS) -n 4 clang-tidy --quiet -p build/release
+
+format:
+	git ls-files '*.cc' '*.h' | xargs clang-format -i
+
+clean:
+	rm -rf build

@@ -1,0 +1,35 @@
+# One test program per source folder (tests stand beside the code) and one for tests/.
+find_package(GTest REQUIRED)
+include(GoogleTest)
+
+function(toaster_test_program name)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${ARGN})
+  if(sources)
+    add_executable(${name} ${sources})
+    target_link_libraries(${name} PRIVATE toaster_core GTest::gmock GTest::gtest_main)
+    target_compile_definitions(${name} PRIVATE
+      TOASTER_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TOASTER_BINARY_DIR="${CMAKE_BINARY_DIR}"
+      TOASTER_PROGRAM="$<TARGET_FILE:toaster>")
+    add_dependencies(${name} toaster)
+    # A suite named Long... is a long check: it runs under the label "long" only.
+    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST
+      TEST_FILTER "-*Long*" PROPERTIES LABELS quick TIMEOUT 900)
+    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_SUFFIX ".long"
+      TEST_FILTER "*Long*" PROPERTIES LABELS long TIMEOUT 3600)
+  endif()
+endfunction()
+
+file(GLOB folders RELATIVE ${CMAKE_SOURCE_DIR}/src CONFIGURE_DEPENDS src/*)
+foreach(folder ${folders})
+  toaster_test_program(${folder}_test src/${folder}/*_test.cc)
+endforeach()
+toaster_test_program(program_test tests/*_test.cc)
+
+find_package(benchmark QUIET)
+if(benchmark_FOUND)
+  file(GLOB_RECURSE bench_sources CONFIGURE_DEPENDS src/*_bench.cc)
+  if(bench_sources)
+    add_executable(toaster_bench ${bench_sources})
+    target_link_libraries(toaster_bench PRIVATE toaster_core benchmark::benchmark_main)
+  endif()
+endif()

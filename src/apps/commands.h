@@ -1,0 +1,16 @@
+#pragma once
+
+// One function per subcommand: declares its options on `app` and, as callback, runs. The callback's
+// exit code goes to `exit_code`. Every flag has an environment variable TOASTER_<FLAG>.
+
+namespace CLI {
+class App;
+}
+
+namespace toaster {
+
+void AddInspectCommand(CLI::App& app, int& exit_code);
+void AddVerifyCommand(CLI::App& app, int& exit_code);
+void AddSynthCommand(CLI::App& app, int& exit_code);
+
+}  // namespace toaster

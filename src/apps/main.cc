@@ -1,0 +1,20 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "apps/commands.h"
+#include "base/error.h"
+
+int main(int argc, char** argv) {
+  CLI::App app("Toaster runs DeepSeek V4 models on the machine you have.", "toaster");
+  app.require_subcommand(1);
+  int exit_code = 0;
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  } catch (const toaster::Error& error) {
+    std::fprintf(stderr, "toaster: %s\n", error.what());
+    return 1;
+  }
+  return exit_code;
+}

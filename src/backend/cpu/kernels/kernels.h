@@ -1,0 +1,108 @@
+#pragma once
+
+// The table of inner loops that one instruction set provides.
+//
+// A kernel sees raw pointers and sizes. It never allocates, throws, locks or logs, and it calls
+// nothing that another file could replace at link time (tests/kernel_symbols_test.cc). All tables
+// give the same bits: those of the scalar definitions in tensor/summation.h, tensor/elementary.h
+// and tensor/number_formats.h. The calling thread flushes denormals.
+//
+// Common rules. Pointers into weights have any alignment; activations and scratch are 64-byte
+// aligned, their strides multiples of 32 elements, and activation rows are readable and zero up to
+// the next multiple of 32 elements. Weight rows are read within their own bytes only.
+
+#include <cstddef>
+#include <cstdint>
+
+namespace toaster::kernels {
+
+/// Rows of a weight matrix [rows, inner] as stored in a checkpoint.
+struct WeightRows {
+  const uint8_t* data = nullptr;  ///< first row
+  int64_t row_bytes = 0;          ///< distance between rows
+  int64_t rows = 0;
+  int64_t inner = 0;  ///< inputs per row; a multiple of 128 for E4M3 and E2M1
+  const uint8_t* scales =
+      nullptr;  ///< UE8M0; E4M3: [inner/128], the same for all these rows; E2M1: [rows, inner/32]
+};
+
+/// Bytes of `scratch` that a matrix product with `inner` inputs may use.
+constexpr int64_t MatmulScratchBytes(int64_t inner) { return 16 * ((inner + 31) / 32 * 32) * 4; }
+
+/// One indexer query, prepared for IndexScores; head h stands at column h, columns up to
+/// `padded_heads` are zero.
+struct IndexQuery {
+  const int8_t* codes = nullptr;   ///< doubled E2M1 values, [width/4, padded_heads, 4]
+  const float* scales = nullptr;   ///< [width/32, padded_heads], the block's scale times 1/4 (both
+                                   ///< operands are doubled)
+  const float* weights = nullptr;  ///< [padded_heads], the head weights (BF16 values)
+  int64_t padded_heads = 0;        ///< a multiple of 16
+  int64_t width = 0;               ///< numbers per head, a multiple of 32
+};
+
+struct KernelTable {
+  const char* name;
+
+  // y[t * y_stride + r] = dot(w_r, x_t) for all r < w.rows, t < tokens; the weight is value times
+  // scale, rounded to BF16 (exact unless it leaves BF16's normal range), and the order is that of
+  // DotBf16. x: BF16 [tokens, x_stride].
+  void (*matmul_bf16)(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
+                      float* y, int64_t y_stride, std::byte* scratch);
+  void (*matmul_e4m3)(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
+                      float* y, int64_t y_stride, std::byte* scratch);
+  void (*matmul_e2m1)(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
+                      float* y, int64_t y_stride, std::byte* scratch);
+  // The same with float weights and float x, in the order of DotFloat.
+  void (*matmul_f32)(const WeightRows& w, const float* x, int64_t x_stride, int64_t tokens,
+                     float* y, int64_t y_stride, std::byte* scratch);
+
+  // out[i] = BF16 bits of x[i], i < n; then zeros up to the next multiple of 32.
+  void (*round_bf16)(const float* x, int64_t n, uint16_t* out);
+  // The same after E4M3 rounding in blocks of 128: out[i] = value * scale (BF16 bits). n is a
+  // multiple of 128.
+  void (*quantize_e4m3)(const float* x, int64_t n, uint16_t* out);
+
+  // One compact cache entry (docs/formats/cache_entry.md: `plain` E4M3 codes, `rotary` BF16
+  // numbers, plain/64 scales) to plain + rotary BF16 numbers. plain is a multiple of 64, rotary is
+  // even.
+  void (*expand_entry)(const uint8_t* entry, int64_t plain, int64_t rotary, uint16_t* out);
+
+  // Softmax numerators of one score row: e = Exp(score[i] - maximum); p[i] = BF16 bits of e;
+  // lanes[i mod 16] += e in rising order of i. n is a multiple of 16; a score of -infinity gives 0.
+  void (*softmax_numerators)(const float* scores, int64_t n, float maximum, uint16_t* p,
+                             float* lanes);
+
+  // o[h * o_stride + c] += sum over s of p[h * p_stride + s] * v[s * v_stride + c], c < width: one
+  // accumulator per output; for each pair of slots (2j, 2j+1) in rising order the odd slot is added
+  // before the even one, by fused multiply-adds. p, v: BF16. slots is even, width a multiple of 32
+  // (padding of v included).
+  void (*accumulate_values)(const uint16_t* p, int64_t p_stride, const uint16_t* v,
+                            int64_t v_stride, int64_t heads, int64_t slots, int64_t width, float* o,
+                            int64_t o_stride);
+
+  // out[i] = weight * ((g * Sigmoid(g)) * u) with u = clamp(up[i], -limit, limit), g = min(gate[i],
+  // limit); limit <= 0: no clamp.
+  void (*swiglu)(const float* gate, const float* up, int64_t n, float limit, float weight,
+                 float* out);
+
+  // Indexer scores of `count` compact keys (width/2 bytes of E2M1 codes, low nibble first, then
+  // width/32 scale bytes): dot = sum over blocks of 32, in order, of (exact integer dot) * (query
+  // scale * key scale), in float; term[h] = RoundBf16(max(RoundBf16(dot), 0) * weight[h]); head h
+  // adds to lane h mod 16 in rising order; out[i] = RoundBf16(FoldLanes(lanes)).
+  void (*index_scores)(const IndexQuery& query, const uint8_t* keys, int64_t count, float* out);
+};
+
+/// Plain C++; every machine.
+const KernelTable& Portable();
+/// AVX2 and FMA.
+const KernelTable& Avx2();
+/// AVX-512 F, BW, VL, DQ, VBMI, BF16 and VNNI.
+const KernelTable& Avx512Bf16();
+
+/// Whether this processor can run the table called `name` ("portable", "avx2", "avx512").
+bool CanRun(const char* name);
+/// The table called `name`, or the fastest this processor can run if `name` is empty. Null if
+/// unknown or not runnable.
+const KernelTable* Choose(const char* name);
+
+}  // namespace toaster::kernels

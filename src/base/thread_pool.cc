@@ -1,0 +1,117 @@
+#include "base/thread_pool.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <fstream>
+#include <string>
+
+#include "base/check.h"
+#include "base/flush_denormals.h"
+
+namespace toaster {
+
+ThreadPool::ThreadPool(int threads) {
+  CHECK(threads >= 1, "{} threads", threads);
+  workers_.reserve(static_cast<size_t>(threads - 1));
+  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { Work(i); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::ParallelFor(int64_t count, int64_t grain,
+                             const std::function<void(int64_t, int64_t, int)>& body) {
+  CHECK(grain >= 1, "grain {}", grain);
+  if (count <= 0) return;
+  if (workers_.empty() || count <= grain) {
+    body(0, count, 0);
+    return;
+  }
+  {
+    std::lock_guard lock(mutex_);
+    CHECK(running_ == 0, "ParallelFor inside ParallelFor");
+    body_ = &body;
+    count_ = count;
+    grain_ = grain;
+    next_ = 0;
+    failure_ = nullptr;
+    running_ = static_cast<int>(workers_.size());
+    ++round_;
+  }
+  wake_.notify_all();
+  RunPieces(0);
+  std::unique_lock lock(mutex_);
+  done_.wait(lock, [this] { return running_ == 0; });
+  if (failure_) std::rethrow_exception(failure_);
+}
+
+void ThreadPool::RunPieces(int thread) {
+  try {
+    for (;;) {
+      const int64_t begin = next_.fetch_add(grain_);
+      if (begin >= count_) return;
+      (*body_)(begin, std::min(begin + grain_, count_), thread);
+    }
+  } catch (...) {
+    next_ = count_;
+    std::lock_guard lock(mutex_);
+    if (!failure_) failure_ = std::current_exception();
+  }
+}
+
+void ThreadPool::Work(int thread) {
+  const ScopedFlushDenormals flush;
+  uint64_t seen = 0;
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [&] { return stop_ || round_ != seen; });
+    if (stop_) return;
+    seen = round_;
+    lock.unlock();
+    RunPieces(thread);
+    lock.lock();
+    if (--running_ == 0) done_.notify_one();
+  }
+}
+
+namespace {
+
+// CPU time per period that the cgroup allows, in processors; infinity where there is no limit.
+double CgroupQuota() {
+  std::ifstream v2("/sys/fs/cgroup/cpu.max");
+  std::string quota;
+  double period = 0;
+  if (v2 >> quota >> period) {
+    return quota == "max" || period <= 0 ? INFINITY : std::strtod(quota.c_str(), nullptr) / period;
+  }
+  std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+  std::ifstream period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  double microseconds = -1;
+  if (quota_file >> microseconds && period_file >> period && microseconds > 0 && period > 0) {
+    return microseconds / period;
+  }
+  return INFINITY;
+}
+
+}  // namespace
+
+int UsableProcessors() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  int count = 1;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) count = std::max(1, CPU_COUNT(&set));
+  const double quota = CgroupQuota();
+  if (quota < count) count = std::max(1, static_cast<int>(std::ceil(quota)));
+  return count;
+}
+
+}  // namespace toaster

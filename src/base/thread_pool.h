@@ -1,0 +1,58 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace toaster {
+
+/// A fixed set of threads that run one parallel loop at a time.
+///
+/// Owns its threads; the thread that calls ParallelFor works too, so a pool of one has no extra
+/// thread. ParallelFor may be called by one thread at a time and not from inside a loop. Each
+/// thread of the pool flushes denormals (base/flush_denormals.h); the caller has to hold that mode
+/// itself.
+class ThreadPool {
+ public:
+  /// `threads` >= 1, the caller included.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  /// Calls body(begin, end, thread) on disjoint pieces of [0, count) that are multiples of `grain`
+  /// long (the last one may be shorter); `thread` is in [0, threads()). Returns when all are done.
+  /// Which thread gets which piece varies, so a piece's result must depend on nothing else. An
+  /// exception from `body` is rethrown here after all threads have stopped.
+  void ParallelFor(int64_t count, int64_t grain,
+                   const std::function<void(int64_t begin, int64_t end, int thread)>& body);
+
+ private:
+  void Work(int thread);
+  void RunPieces(int thread);
+
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable done_;
+  uint64_t round_ = 0;  // counts loops; a change wakes the workers
+  int running_ = 0;     // workers that still work on this round
+  bool stop_ = false;
+
+  const std::function<void(int64_t, int64_t, int)>* body_ = nullptr;
+  int64_t count_ = 0;
+  int64_t grain_ = 1;
+  std::atomic<int64_t> next_{0};
+  std::exception_ptr failure_;
+};
+
+/// Processors this process may use: its affinity mask and its cgroup's CPU quota, at least 1.
+int UsableProcessors();
+
+}  // namespace toaster

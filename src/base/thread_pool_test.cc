@@ -1,0 +1,47 @@
+#include "base/thread_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <stdexcept>
+#include <vector>
+
+namespace toaster {
+namespace {
+
+TEST(ThreadPoolTest, CoversEveryIndexOnce) {
+  for (int threads : {1, 2, 3, 7}) {
+    ThreadPool pool(threads);
+    for (int64_t count : {0, 1, 2, 5, 64, 1000}) {
+      for (int64_t grain : {1, 3, 64}) {
+        std::vector<std::atomic<int>> hits(static_cast<size_t>(count));
+        pool.ParallelFor(count, grain, [&](int64_t begin, int64_t end, int thread) {
+          EXPECT_GE(thread, 0);
+          EXPECT_LT(thread, threads);
+          EXPECT_TRUE(begin % grain == 0);
+          for (int64_t i = begin; i < end; ++i) ++hits[static_cast<size_t>(i)];
+        });
+        for (const auto& hit : hits) EXPECT_EQ(hit, 1);
+      }
+    }
+  }
+}
+
+TEST(ThreadPoolTest, RethrowsAndStaysUsable) {
+  ThreadPool pool(3);
+  for (int round = 0; round < 50; ++round) {
+    EXPECT_THROW(pool.ParallelFor(100, 1,
+                                  [](int64_t begin, int64_t, int) {
+                                    if (begin == 37) throw std::runtime_error("piece 37");
+                                  }),
+                 std::runtime_error);
+    std::atomic<int> sum = 0;
+    pool.ParallelFor(10, 1, [&](int64_t begin, int64_t, int) { sum += static_cast<int>(begin); });
+    EXPECT_EQ(sum, 45);
+  }
+}
+
+TEST(ThreadPoolTest, UsesAtLeastOneProcessor) { EXPECT_GE(UsableProcessors(), 1); }
+
+}  // namespace
+}  // namespace toaster
