@@ -66,6 +66,10 @@ struct Matrix {
   }
 };
 
+/// Row `row` of `matrix` as floats [columns]: code times scale, the product rounded once (exact for
+/// sound scales).
+void ExpandRow(const Matrix& matrix, int64_t row, float* values);
+
 /// A stored vector of BF16 or F32 numbers, seen in place. Owns nothing.
 struct Vector {
   NumberFormat format = NumberFormat::kBf16;

@@ -53,6 +53,17 @@ static inline float SumFloat(const float* a, int64_t n) {
   return FoldLanes(lanes);
 }
 
+/// The order of DotBf16 on BF16 values that are held as floats.
+static inline float DotPairs(const float* a, const float* b, int64_t n) {
+  float lanes[kLanes] = {};
+  for (int64_t k = 0; k < n; k += 2) {
+    float& lane = lanes[k / 2 % kLanes];
+    if (k + 1 < n) lane = std::fma(a[k + 1], b[k + 1], lane);
+    lane = std::fma(a[k], b[k], lane);
+  }
+  return FoldLanes(lanes);
+}
+
 /// `a` and `b` are BF16 bit patterns, at any alignment.
 static inline float DotBf16(const void* a, const void* b, int64_t n) {
   const auto* pa = static_cast<const uint8_t*>(a);

@@ -1,0 +1,107 @@
+// The indexer, section 9.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "backend/reference/reference_backend.h"
+#include "tensor/rotate.h"
+#include "tensor/summation.h"
+
+namespace toaster {
+
+namespace {
+
+constexpr int64_t kRatio = 4;
+constexpr int64_t kBlock = 32;
+
+// <q, k> for two vectors of E2M1 values with a scale per block: the blocks' exact sums added in
+// order.
+float BlockDot(const uint8_t* q, const uint8_t* k, int64_t width) {
+  const auto doubled = [](const uint8_t* key, int64_t i) {
+    return static_cast<int>(2 * E2m1ToFloat(i % 2 ? key[i / 2] >> 4 : key[i / 2] & 15));
+  };
+  float dot = 0;
+  for (int64_t block = 0; block < width / kBlock; ++block) {
+    int sum = 0;
+    for (int64_t i = block * kBlock; i < (block + 1) * kBlock; ++i)
+      sum += doubled(q, i) * doubled(k, i);
+    const float q_scale = E8m0ToFloat(q[width / 2 + block]) * 0.25f;
+    const float k_scale = E8m0ToFloat(k[width / 2 + block]);
+    dot += static_cast<float>(sum) * (q_scale * k_scale);
+  }
+  return dot;
+}
+
+}  // namespace
+
+void ReferenceBackend::SelectEntries(Tensor& q, Tensor& weights, const Rotation& rotation,
+                                     std::span<const Segment> segments,
+                                     std::span<const PagedRows* const> keys, int64_t topk,
+                                     Selection& selection, Tensor* scores) {
+  const int64_t rows = q.extent(0), heads = q.extent(1), width = q.extent(2);
+  const int64_t rotary = 2 * rotation.cosine.width();
+  const auto weight_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)) /
+                                               std::sqrt(static_cast<double>(heads)));
+  std::vector<uint8_t> codes(static_cast<size_t>(rows * heads * KeyBytes(width)));
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t head = 0; head < heads; ++head) {
+      float* x = q.Row(row) + head * width;
+      float* tail = x + width - rotary;
+      RotatePairs(tail, rotary, rotation.cosine.Row(row), rotation.sine.Row(row), false);
+      for (int64_t i = 0; i < rotary; ++i) tail[i] = Round(tail[i]);
+      HadamardTransform(x, width);
+      for (int64_t i = 0; i < width; ++i) x[i] = Round(x[i]);
+      if (official()) EncodeKey(x, width, codes.data() + (row * heads + head) * KeyBytes(width));
+      float& w = weights.Row(row)[head];
+      w = Round(w * weight_scale);
+    }
+  }
+
+  int64_t most = 0;
+  for (const PagedRows* rows_of : keys) most = std::max(most, rows_of->size());
+  if (scores != nullptr) {
+    scores->Reshape({rows, most});
+    scores->Fill(-std::numeric_limits<float>::infinity());
+  }
+  selection.all = false;
+  selection.entries.assign(static_cast<size_t>(rows), {});
+  std::vector<float> row_scores(static_cast<size_t>(most)), key_values(static_cast<size_t>(width));
+  for (size_t s = 0; s < segments.size(); ++s) {
+    for (int64_t i = 0; i < segments[s].rows; ++i) {
+      const int64_t row = segments[s].first_row + i;
+      const int64_t visible = (segments[s].start + i + 1) / kRatio;
+      for (int64_t entry = 0; entry < visible; ++entry) {
+        const uint8_t* key = keys[s]->Row(entry);
+        float lanes[kLanes] = {};
+        for (int64_t head = 0; head < heads; ++head) {
+          float dot;
+          if (official()) {
+            dot = BlockDot(codes.data() + (row * heads + head) * KeyBytes(width), key, width);
+          } else {
+            std::memcpy(key_values.data(), key, static_cast<size_t>(4 * width));
+            dot = DotFloat(q.Row(row) + head * width, key_values.data(), width);
+          }
+          const float positive = std::max(Round(dot), 0.0f);
+          lanes[head % kLanes] += Round(positive * weights.Row(row)[head]);
+        }
+        row_scores[static_cast<size_t>(entry)] = Round(FoldLanes(lanes));
+      }
+      if (scores != nullptr) std::copy_n(row_scores.data(), visible, scores->Row(row));
+
+      std::vector<int32_t>& chosen = selection.entries[static_cast<size_t>(row)];
+      chosen.resize(static_cast<size_t>(visible));
+      std::iota(chosen.begin(), chosen.end(), 0);
+      std::stable_sort(chosen.begin(), chosen.end(), [&](int32_t a, int32_t b) {
+        return row_scores[static_cast<size_t>(a)] > row_scores[static_cast<size_t>(b)];
+      });
+      chosen.resize(static_cast<size_t>(std::min(visible, topk)));
+      std::sort(chosen.begin(), chosen.end());
+    }
+  }
+}
+
+}  // namespace toaster

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace toaster {
+
+/// What to compute with.
+struct BackendOptions {
+  std::string backend = "cpu";  ///< a name of BackendNames()
+  std::string
+      kernels;      ///< cpu: "portable", "avx2" or "avx512"; empty: the fastest this processor runs
+  int threads = 0;  ///< cpu: 0 takes every processor this process may use
+  Numerics numerics = Numerics::kOfficial;
+};
+
+std::vector<std::string> BackendNames();
+
+/// Throws Error(kInvalidArgument) for an unknown backend or kernel table, and Error(kUnsupported)
+/// for a table that this processor cannot run.
+std::unique_ptr<Backend> CreateBackend(const BackendOptions& options);
+
+}  // namespace toaster

@@ -1,0 +1,178 @@
+#include "model/block.h"
+
+#include <algorithm>
+
+namespace toaster {
+
+namespace {
+
+EntryShape EntryShapeOf(const Config& config) {
+  return {config.head_dim - config.qk_rope_head_dim, config.qk_rope_head_dim};
+}
+
+ExpertMatrices MatricesOf(const ExpertWeights& expert) {
+  return {&expert.w1, &expert.w2, &expert.w3};
+}
+
+// Feeds a compressor with the projections that Linear made of the layer input.
+void RunCompressor(Backend& backend, const BlockContext& block, const BlockBatch& batch,
+                   const CompressorWeights& weights, bool indexer_key, const Tensor& values,
+                   const Tensor& scores, std::span<const CompressTarget> targets) {
+  const CompressParameters parameters{block.config.ratio(block.index),
+                                      weights.ape,
+                                      weights.norm,
+                                      static_cast<float>(block.config.rms_norm_eps),
+                                      block.frequencies,
+                                      indexer_key};
+  backend.Compress(values, scores, parameters, batch.segments, targets);
+}
+
+}  // namespace
+
+HyperParameters HyperParametersFor(const Config& config, const HyperWeights& weights) {
+  return {weights.fn,
+          weights.base,
+          weights.scale,
+          config.hc_sinkhorn_iters,
+          static_cast<float>(config.hc_eps),
+          static_cast<float>(config.rms_norm_eps)};
+}
+
+void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBatch& batch,
+                      const Tensor& input, BlockWorkspace& workspace, Tensor& output,
+                      BlockSaved* saved) {
+  const Config& config = block.config;
+  const AttentionWeights& weights = block.weights.attn;
+  const CompressorWeights &compressor = weights.compressor,
+                          &indexer_compressor = weights.indexer.compressor;
+  const int64_t rows = input.rows(), ratio = config.ratio(block.index);
+  const EntryShape shape = EntryShapeOf(config);
+  const int64_t row_bytes = backend.EntryRowBytes(shape);
+  const auto eps = static_cast<float>(config.rms_norm_eps);
+  BlockWorkspace& w = workspace;
+
+  // Everything that is projected from the layer input, in one pass.
+  std::vector<Projection> projections = {{&weights.wq_a, &w.query_latent}, {&weights.wkv, &w.kv}};
+  if (ratio != 0) {
+    projections.push_back({&compressor.wkv, &w.values, false});
+    projections.push_back({&compressor.wgate, &w.scores, false});
+  }
+  if (ratio == 4) {
+    projections.push_back({&indexer_compressor.wkv, &w.index_values, false});
+    projections.push_back({&indexer_compressor.wgate, &w.index_scores, false});
+    projections.push_back({&weights.indexer.weights_proj, &w.index_weights});
+  }
+  backend.Linear(input, projections);
+
+  // Queries.
+  backend.RmsNorm(w.query_latent, weights.q_norm, eps, w.query_latent);
+  projections = {{&weights.wq_b, &w.queries}};
+  if (ratio == 4) projections.push_back({&weights.indexer.wq_b, &w.index_queries});
+  backend.Linear(w.query_latent, projections);
+  w.queries.Reshape({rows, config.num_attention_heads, config.head_dim});
+  backend.PrepareQueries(w.queries, eps, batch.rotation);
+
+  // Window entries of this chunk.
+  backend.RmsNorm(w.kv, weights.kv_norm, eps, w.kv);
+  w.entries.Resize(rows * row_bytes);
+  backend.StoreEntries(w.kv, shape, batch.rotation, w.entries.data());
+
+  // Compressed entries, and which of them each row sees.
+  w.sources.clear();
+  w.targets.clear();
+  w.index_targets.clear();
+  w.keys.clear();
+  for (size_t s = 0; s < batch.segments.size(); ++s) {
+    BlockCache& cache = *batch.caches[s];
+    w.sources.push_back({cache.window.data(),
+                         w.entries.data() + batch.segments[s].first_row * row_bytes,
+                         ratio == 0 ? nullptr : &cache.entries});
+    w.targets.push_back({&cache.tail, &cache.entries});
+    w.index_targets.push_back({&cache.indexer_tail, &cache.keys});
+    w.keys.push_back(&cache.keys);
+  }
+  w.selection.all = true;
+  if (ratio != 0)
+    RunCompressor(backend, block, batch, compressor, false, w.values, w.scores, w.targets);
+  if (ratio == 4) {
+    RunCompressor(backend, block, batch, indexer_compressor, true, w.index_values, w.index_scores,
+                  w.index_targets);
+    const bool choose = std::any_of(w.keys.begin(), w.keys.end(), [&](const PagedRows* keys) {
+      return keys->size() > config.index_topk;
+    });
+    if (choose || saved != nullptr) {
+      w.index_queries.Reshape({rows, config.index_n_heads, config.index_head_dim});
+      backend.SelectEntries(w.index_queries, w.index_weights, batch.rotation, batch.segments,
+                            w.keys, config.index_topk, w.selection,
+                            saved ? &saved->index_scores : nullptr);
+    }
+  }
+
+  const AttendParameters parameters{config.sliding_window, ratio, shape, weights.attn_sink,
+                                    w.selection};
+  backend.Attend(w.queries, parameters, batch.rotation, batch.segments, w.sources, w.attended);
+  for (size_t s = 0; s < batch.segments.size(); ++s) {
+    const Segment& segment = batch.segments[s];
+    batch.caches[s]->KeepWindow(w.sources[s].chunk, segment.start, segment.rows, row_bytes,
+                                config.sliding_window);
+  }
+  w.attended.Reshape({rows, config.num_attention_heads * config.head_dim});
+  backend.GroupedLinear(w.attended, weights.wo_a, config.o_groups, w.grouped);
+  backend.Linear(w.grouped, std::vector<Projection>{{&weights.wo_b, &output}});
+  if (saved != nullptr) saved->selection = w.selection;
+}
+
+void ForwardMoe(Backend& backend, const BlockContext& block, std::span<const int32_t> tokens,
+                const Tensor& input, BlockWorkspace& workspace, Tensor& output, BlockSaved* saved) {
+  const Config& config = block.config;
+  const MoeWeights& weights = block.weights.ffn;
+  BlockWorkspace& w = workspace;
+  const bool hashed = config.hash_routed(block.index);
+  w.table_experts.clear();
+  if (hashed) {
+    for (const int32_t token : tokens) {
+      for (int64_t i = 0; i < config.num_experts_per_tok; ++i) {
+        w.table_experts.push_back(static_cast<int32_t>(weights.tid2eid.At(token, i)));
+      }
+    }
+  }
+  const RouteParameters parameters{weights.gate, hashed ? nullptr : &weights.bias, w.table_experts,
+                                   config.num_experts_per_tok,
+                                   static_cast<float>(config.routed_scaling_factor)};
+  backend.Route(input, parameters, w.routing);
+  w.experts.clear();
+  for (const ExpertWeights& expert : weights.experts) w.experts.push_back(MatricesOf(expert));
+  backend.Experts(input, w.routing, w.experts, MatricesOf(weights.shared),
+                  static_cast<float>(config.swiglu_limit), output);
+  if (saved != nullptr) {
+    saved->routing.experts_per_token = w.routing.experts_per_token;
+    saved->routing.experts = w.routing.experts;
+    saved->routing.weights = w.routing.weights;
+    saved->routing.scores.CopyFrom(w.routing.scores);
+  }
+}
+
+void ForwardBlock(Backend& backend, const BlockContext& block, const BlockBatch& batch,
+                  Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved) {
+  const Config& config = block.config;
+  const auto eps = static_cast<float>(config.rms_norm_eps);
+  BlockWorkspace& w = workspace;
+
+  backend.HyperPre(streams, HyperParametersFor(config, block.weights.hc_attn), w.input, w.post,
+                   w.comb);
+  backend.RmsNorm(w.input, block.weights.attn_norm, eps, w.normed);
+  if (saved != nullptr) saved->attn_in.CopyFrom(w.normed);
+  ForwardAttention(backend, block, batch, w.normed, w, w.sub_output, saved);
+  if (saved != nullptr) saved->attn_out.CopyFrom(w.sub_output);
+  backend.HyperPost(w.sub_output, w.post, w.comb, streams);
+
+  backend.HyperPre(streams, HyperParametersFor(config, block.weights.hc_ffn), w.input, w.post,
+                   w.comb);
+  backend.RmsNorm(w.input, block.weights.ffn_norm, eps, w.normed);
+  if (saved != nullptr) saved->ffn_in.CopyFrom(w.normed);
+  ForwardMoe(backend, block, batch.tokens, w.normed, w, w.sub_output, saved);
+  if (saved != nullptr) saved->ffn_out.CopyFrom(w.sub_output);
+  backend.HyperPost(w.sub_output, w.post, w.comb, streams);
+}
+
+}  // namespace toaster

@@ -1,0 +1,77 @@
+#pragma once
+
+// One transformer block: hyper-connections around attention and mixture of experts (architecture.md
+// 4).
+
+#include <optional>
+#include <span>
+
+#include "backend/backend.h"
+#include "model/cache.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace toaster {
+
+/// Everything about the block that does not change from call to call.
+struct BlockContext {
+  const Config& config;
+  const BlockWeights& weights;
+  int64_t index = 0;                   ///< 0.. main layers, then draft blocks
+  std::span<const float> frequencies;  ///< of its layer kind
+};
+
+/// The rows that a block processes together: segments of one or more sequences.
+struct BlockBatch {
+  std::span<const int32_t> tokens;  ///< per row; hash-routed layers choose by them
+  std::span<const Segment> segments;
+  std::span<BlockCache* const> caches;  ///< of this block, one per segment
+  const Rotation& rotation;             ///< of this block's layer kind
+};
+
+/// The block's intermediate results, kept when the caller asks for them.
+struct BlockSaved {
+  Tensor attn_in;   ///< [rows, d], after the norm
+  Tensor attn_out;  ///< [rows, d]
+  Tensor ffn_in;
+  Tensor ffn_out;
+  Routing routing;
+  Selection selection;  ///< `all` unless the layer's ratio is 4
+  Tensor index_scores;  ///< [rows, keys], -infinity where a block is not complete; empty unless the
+                        ///< ratio is 4
+};
+
+/// Buffers that a block needs while it runs, kept between calls.
+struct BlockWorkspace {
+  Tensor input, post, comb, normed, sub_output;
+  Tensor query_latent, queries, kv, attended, grouped;
+  Tensor values, scores, index_values, index_scores, index_queries, index_weights;
+  AlignedArray<uint8_t> entries;
+  Selection selection;
+  Routing routing;
+  std::vector<int32_t> table_experts;
+  std::vector<AttendSource> sources;
+  std::vector<CompressTarget> targets, index_targets;
+  std::vector<const PagedRows*> keys;
+  std::vector<ExpertMatrices> experts;
+};
+
+/// Runs the block over `batch`, updating `streams` [rows, hc_mult, d] in place and appending to the
+/// caches. With `saved`, keeps the intermediate results; serving passes nullptr.
+void ForwardBlock(Backend& backend, const BlockContext& block, const BlockBatch& batch,
+                  Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved);
+
+/// The attention sub-layer alone: from its normalised input [rows, d] to `output` [rows, d].
+/// Appends to the caches.
+void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBatch& batch,
+                      const Tensor& input, BlockWorkspace& workspace, Tensor& output,
+                      BlockSaved* saved);
+
+/// The mixture of experts alone: from its normalised input [rows, d] to `output` [rows, d].
+void ForwardMoe(Backend& backend, const BlockContext& block, std::span<const int32_t> tokens,
+                const Tensor& input, BlockWorkspace& workspace, Tensor& output, BlockSaved* saved);
+
+/// The hyper-connection constants of a sub-layer or head.
+HyperParameters HyperParametersFor(const Config& config, const HyperWeights& weights);
+
+}  // namespace toaster

@@ -1,0 +1,143 @@
+#include "model/model.h"
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/flush_denormals.h"
+#include "tensor/rotate.h"
+
+namespace toaster {
+
+Model::Model(const Config& config, const ModelWeights& weights, Backend& backend)
+    : config_(config), weights_(weights), backend_(backend), frequencies_(config) {}
+
+std::unique_ptr<SequenceCache> Model::NewCache() const {
+  return std::make_unique<SequenceCache>(config_, backend_);
+}
+
+BlockContext Model::Block(int64_t index) const {
+  const int64_t layers = config_.num_hidden_layers;
+  const BlockWeights& weights = index < layers
+                                    ? weights_.layers[static_cast<size_t>(index)]
+                                    : weights_.drafts[static_cast<size_t>(index - layers)].block;
+  return {config_, weights, index, frequencies_.ForRatio(config_.ratio(index))};
+}
+
+void Model::MakeRotation(std::span<const Segment> segments, int64_t ratio,
+                         Rotation& rotation) const {
+  const std::vector<float>& frequencies = frequencies_.ForRatio(ratio);
+  int64_t rows = 0;
+  for (const Segment& segment : segments) rows += segment.rows;
+  const auto pairs = static_cast<int64_t>(frequencies.size());
+  rotation.cosine.Reshape({rows, pairs});
+  rotation.sine.Reshape({rows, pairs});
+  for (const Segment& segment : segments) {
+    for (int64_t i = 0; i < segment.rows; ++i) {
+      const int64_t row = segment.first_row + i;
+      RotationAngles(segment.start + i, frequencies, rotation.cosine.Row(row),
+                     rotation.sine.Row(row));
+    }
+  }
+}
+
+void Model::CheckTokens(std::span<const int32_t> tokens) const {
+  for (const int32_t token : tokens) {
+    if (token < 0 || token >= config_.vocab_size) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("token {} is outside the vocabulary; this model knows tokens 0 to {}",
+                              token, config_.vocab_size - 1));
+    }
+  }
+}
+
+void Model::Forward(std::span<const SequenceChunk> chunks, Tensor& streams, ForwardSaved* saved) {
+  const ScopedFlushDenormals flush;
+  tokens_.clear();
+  segments_.clear();
+  for (const SequenceChunk& chunk : chunks) {
+    if (chunk.tokens.empty())
+      throw Error(ErrorCode::kInvalidArgument, "the prompt has no tokens; give at least one");
+    CheckTokens(chunk.tokens);
+    const auto rows = static_cast<int64_t>(chunk.tokens.size());
+    const int64_t end = chunk.cache->length() + rows;
+    if (config_.max_position_embeddings > 0 && end > config_.max_position_embeddings) {
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("the sequence would reach {} tokens, and this model's limit "
+                      "(max_position_embeddings) is {}; shorten the prompt or ask for fewer tokens",
+                      end, config_.max_position_embeddings));
+    }
+    segments_.push_back({static_cast<int64_t>(tokens_.size()), rows, chunk.cache->length()});
+    tokens_.insert(tokens_.end(), chunk.tokens.begin(), chunk.tokens.end());
+  }
+  MakeRotation(segments_, 0, window_rotation_);
+  MakeRotation(segments_, 1, compressed_rotation_);
+  backend_.Embed(tokens_, weights_.embed, config_.hc_mult, streams);
+  if (saved != nullptr) {
+    backend_.Embed(tokens_, weights_.embed, 1, saved->embed);
+    saved->blocks.resize(static_cast<size_t>(config_.num_hidden_layers));
+  }
+  for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
+    caches_.clear();
+    for (const SequenceChunk& chunk : chunks) caches_.push_back(&chunk.cache->block(layer));
+    const BlockBatch batch{tokens_, segments_, caches_,
+                           config_.ratio(layer) == 0 ? window_rotation_ : compressed_rotation_};
+    ForwardSaved::Block* keep = saved ? &saved->blocks[static_cast<size_t>(layer)] : nullptr;
+    ForwardBlock(backend_, Block(layer), batch, streams, workspace_,
+                 keep ? &keep->results : nullptr);
+    if (keep != nullptr) keep->hidden.CopyFrom(streams);
+  }
+  for (const SequenceChunk& chunk : chunks)
+    chunk.cache->Advance(static_cast<int64_t>(chunk.tokens.size()));
+}
+
+void Model::HeadLogits(const Tensor& streams, const HyperWeights& hyper, const Vector& norm,
+                       Tensor& logits) {
+  const ScopedFlushDenormals flush;
+  backend_.HyperHead(streams, HyperParametersFor(config_, hyper), head_);
+  backend_.RmsNorm(head_, norm, static_cast<float>(config_.rms_norm_eps), head_);
+  backend_.Linear(head_, std::vector<Projection>{{&weights_.head, &logits, false}});
+}
+
+void Model::Logits(const Tensor& streams, Tensor& logits) {
+  HeadLogits(streams, weights_.hc_head, weights_.norm, logits);
+}
+
+void Model::DraftLogits(int64_t draft, const Tensor& streams, Tensor& logits) {
+  const DraftWeights& weights = weights_.drafts[static_cast<size_t>(draft)];
+  HeadLogits(streams, weights.hc_head, weights.norm, logits);
+}
+
+void Model::ForwardDraft(int64_t draft, std::span<const int32_t> tokens, const Tensor& streams,
+                         SequenceCache& cache, Tensor& output, ForwardSaved* saved) {
+  const ScopedFlushDenormals flush;
+  CheckTokens(tokens);
+  const DraftWeights& weights = weights_.drafts[static_cast<size_t>(draft)];
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  const auto rows = static_cast<int64_t>(tokens.size());
+  const int64_t d = config_.hidden_size;
+  backend_.Embed(tokens, weights_.embed, 1, draft_embed_);
+  draft_embed_.Reshape({rows, d});
+  backend_.RmsNorm(draft_embed_, weights.enorm, eps, draft_embed_);
+  backend_.Linear(draft_embed_, std::vector<Projection>{{&weights.e_proj, &draft_e_}});
+  backend_.RmsNorm(streams, weights.hnorm, eps, draft_h_);
+  draft_h_.Reshape({rows * config_.hc_mult, d});
+  Tensor projected;
+  backend_.Linear(draft_h_, std::vector<Projection>{{&weights.h_proj, &projected}});
+  projected.Reshape({rows, config_.hc_mult, d});
+  backend_.AddToStreams(draft_e_, projected, output);
+
+  const int64_t index = config_.num_hidden_layers + draft;
+  const Segment segment{0, rows, cache.draft_length(draft)};
+  Rotation rotation;
+  MakeRotation({&segment, 1}, config_.ratio(index), rotation);
+  BlockCache* block_cache = &cache.block(index);
+  const BlockBatch batch{tokens, {&segment, 1}, {&block_cache, 1}, rotation};
+  if (saved != nullptr) saved->blocks.resize(1);
+  ForwardBlock(backend_, Block(index), batch, output, workspace_,
+               saved ? &saved->blocks[0].results : nullptr);
+  if (saved != nullptr) saved->blocks[0].hidden.CopyFrom(output);
+  cache.AdvanceDraft(draft, rows);
+}
+
+}  // namespace toaster

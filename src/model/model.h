@@ -1,0 +1,83 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/block.h"
+#include "model/cache.h"
+#include "model/config.h"
+#include "model/rope_frequencies.h"
+#include "model/weights.h"
+
+namespace toaster {
+
+/// The tokens that one sequence adds in a step, and its cache. They continue at cache->length().
+struct SequenceChunk {
+  std::span<const int32_t> tokens;
+  SequenceCache* cache = nullptr;
+};
+
+/// What a forward pass keeps when asked: the embedding, and each block's intermediate results with
+/// the streams after it.
+struct ForwardSaved {
+  Tensor embed;  ///< [rows, 1, d]
+  struct Block {
+    BlockSaved results;
+    Tensor hidden;  ///< [rows, hc_mult, d]
+  };
+  std::vector<Block> blocks;
+};
+
+/// One model on one backend: the forward pass from tokens to logits. Holds buffers, so one thread
+/// at a time; the weights and the backend are borrowed and outlive it. Bits do not depend on how
+/// tokens are cut into chunks or which sequences share a step.
+class Model {
+ public:
+  Model(const Config& config, const ModelWeights& weights, Backend& backend);
+
+  const Config& config() const { return config_; }
+  Backend& backend() { return backend_; }
+  std::unique_ptr<SequenceCache> NewCache() const;
+
+  /// Runs every layer over the chunks' tokens, advances their caches, and leaves the streams [rows,
+  /// hc_mult, d] (rows in the order of the chunks) in `streams`. Throws Error(kInvalidArgument),
+  /// before anything changes, for a token outside the vocabulary, an empty chunk, or a sequence
+  /// that would outgrow max_position_embeddings.
+  void Forward(std::span<const SequenceChunk> chunks, Tensor& streams,
+               ForwardSaved* saved = nullptr);
+
+  /// Logits [rows, vocabulary] in float of streams [rows, hc_mult, d].
+  void Logits(const Tensor& streams, Tensor& logits);
+
+  /// Draft (MTP) block `draft` (architecture.md 13): row i of `streams` is the main model's state
+  /// at a position, tokens[i] the token one position later. Runs at positions
+  /// cache->draft_length(draft)... and leaves its own streams in `output`.
+  void ForwardDraft(int64_t draft, std::span<const int32_t> tokens, const Tensor& streams,
+                    SequenceCache& cache, Tensor& output, ForwardSaved* saved = nullptr);
+  void DraftLogits(int64_t draft, const Tensor& streams, Tensor& logits);
+
+  /// The parts of a block, for checks of single steps: see block.h.
+  BlockContext Block(int64_t index) const;
+  /// Rotation of `segments` for the layer kind of `ratio`.
+  void MakeRotation(std::span<const Segment> segments, int64_t ratio, Rotation& rotation) const;
+
+ private:
+  void CheckTokens(std::span<const int32_t> tokens) const;
+  void HeadLogits(const Tensor& streams, const HyperWeights& hyper, const Vector& norm,
+                  Tensor& logits);
+
+  const Config& config_;
+  const ModelWeights& weights_;
+  Backend& backend_;
+  ModelFrequencies frequencies_;
+  BlockWorkspace workspace_;
+  Rotation window_rotation_, compressed_rotation_;
+  Tensor head_, draft_embed_, draft_e_, draft_h_;
+  std::vector<int32_t> tokens_;
+  std::vector<Segment> segments_;
+  std::vector<BlockCache*> caches_;
+};
+
+}  // namespace toaster

@@ -1,0 +1,97 @@
+#include "tensor/cache_rows.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "tensor/number_formats.h"
+
+namespace toaster {
+
+namespace {
+
+constexpr int64_t kEntryBlock = 64;
+constexpr int64_t kKeyBlock = 32;
+
+float MaxMagnitude(const float* values, int64_t n, float floor) {
+  float amax = floor;
+  for (int64_t i = 0; i < n; ++i) amax = std::max(amax, std::fabs(values[i]));
+  return amax;
+}
+
+// x / 2^(byte-127), exact: the quotient's power of two stays in float's range for every scale the
+// quantiser makes.
+float Unscale(float x, uint8_t byte) { return x / E8m0ToFloat(byte); }
+
+}  // namespace
+
+int64_t EntryBytes(EntryShape shape) {
+  return shape.plain + 2 * shape.rotary + (shape.plain / kEntryBlock + 7) / 8 * 8;
+}
+
+int64_t KeyBytes(int64_t width) { return width / 2 + width / kKeyBlock; }
+
+void EncodeEntry(const float* values, EntryShape shape, uint8_t* entry) {
+  uint8_t* rotary = entry + shape.plain;
+  uint8_t* scales = rotary + 2 * shape.rotary;
+  std::fill(scales, entry + EntryBytes(shape), uint8_t{0});
+  for (int64_t block = 0; block < shape.plain / kEntryBlock; ++block) {
+    const float* x = values + block * kEntryBlock;
+    const uint8_t scale =
+        BlockScaleByte(MaxMagnitude(x, kEntryBlock, kE4m3AmaxFloor), kE4m3InverseMax);
+    scales[block] = scale;
+    for (int64_t i = 0; i < kEntryBlock; ++i) {
+      entry[block * kEntryBlock + i] = FloatToE4m3(Unscale(x[i], scale));
+    }
+  }
+  for (int64_t i = 0; i < shape.rotary; ++i) {
+    const uint16_t bits = FloatToBf16(values[shape.plain + i]);
+    std::memcpy(rotary + 2 * i, &bits, 2);
+  }
+}
+
+void DecodeEntry(const uint8_t* entry, EntryShape shape, float* values) {
+  const uint8_t* rotary = entry + shape.plain;
+  const uint8_t* scales = rotary + 2 * shape.rotary;
+  for (int64_t i = 0; i < shape.plain; ++i) {
+    values[i] = E4m3ToFloat(entry[i]) * E8m0ToFloat(scales[i / kEntryBlock]);
+  }
+  for (int64_t i = 0; i < shape.rotary; ++i) {
+    values[shape.plain + i] = Bf16ToFloat(LoadUnaligned<uint16_t>(rotary + 2 * i));
+  }
+}
+
+void EncodeKey(const float* values, int64_t width, uint8_t* key) {
+  uint8_t* scales = key + width / 2;
+  for (int64_t block = 0; block < width / kKeyBlock; ++block) {
+    const float* x = values + block * kKeyBlock;
+    const uint8_t scale =
+        BlockScaleByte(MaxMagnitude(x, kKeyBlock, kE2m1AmaxFloor), kE2m1InverseMax);
+    scales[block] = scale;
+    for (int64_t i = 0; i < kKeyBlock; i += 2) {
+      key[(block * kKeyBlock + i) / 2] = static_cast<uint8_t>(
+          FloatToE2m1(Unscale(x[i], scale)) | FloatToE2m1(Unscale(x[i + 1], scale)) << 4);
+    }
+  }
+}
+
+void DecodeKey(const uint8_t* key, int64_t width, float* values) {
+  const uint8_t* scales = key + width / 2;
+  for (int64_t i = 0; i < width; ++i) {
+    const uint8_t code = i % 2 ? key[i / 2] >> 4 : key[i / 2] & 15;
+    values[i] = E2m1ToFloat(code) * E8m0ToFloat(scales[i / kKeyBlock]);
+  }
+}
+
+int64_t PagedRows::RunLength(int64_t row) const {
+  return std::min(size_ - row, rows_per_page_ - row % rows_per_page_);
+}
+
+uint8_t* PagedRows::Append() {
+  if (size_ == static_cast<int64_t>(pages_.size()) * rows_per_page_) {
+    pages_.push_back(std::make_unique<uint8_t[]>(static_cast<size_t>(rows_per_page_ * row_bytes_)));
+  }
+  const int64_t row = size_++;
+  return pages_.back().get() + row % rows_per_page_ * row_bytes_;
+}
+
+}  // namespace toaster
