@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "backend/reference/reference_backend.h"
+#include "backend/row_operations.h"
 #include "tensor/elementary.h"
-#include "tensor/rotate.h"
 #include "tensor/summation.h"
 
 namespace toaster {
@@ -54,7 +54,8 @@ void ReferenceBackend::Attend(const Tensor& q, const AttendParameters& parameter
       Visible visible;
       const auto add = [&](const uint8_t* entry, int64_t number) {
         visible.values.resize(visible.values.size() + static_cast<size_t>(width));
-        ReadEntry(entry, parameters.entry, visible.values.data() + visible.values.size() - width);
+        ReadEntry(entry, parameters.entry, official(),
+                  visible.values.data() + visible.values.size() - width);
         visible.numbers.push_back(number);
       };
       for (int64_t p = std::max<int64_t>(0, position - parameters.window + 1); p <= position; ++p) {
@@ -96,10 +97,8 @@ void ReferenceBackend::Attend(const Tensor& q, const AttendParameters& parameter
         AddValues(visible, 0, visible.window_entries, p, width, o);
         AddValues(visible, visible.window_entries, entries, p, width, o);
         for (int64_t c = 0; c < width; ++c) o[c] = Round(o[c] / total);
-        float* tail = o + parameters.entry.plain;
-        RotatePairs(tail, parameters.entry.rotary, rotation.cosine.Row(row), rotation.sine.Row(row),
-                    true);
-        for (int64_t c = 0; c < parameters.entry.rotary; ++c) tail[c] = Round(tail[c]);
+        RotateTail(o, width, rotation.cosine.Row(row), rotation.sine.Row(row),
+                   rotation.cosine.width(), true, official());
       }
     }
   }

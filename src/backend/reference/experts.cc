@@ -6,37 +6,23 @@
 #include <vector>
 
 #include "backend/reference/reference_backend.h"
+#include "backend/row_operations.h"
 #include "tensor/block_quantization.h"
 #include "tensor/elementary.h"
 
 namespace toaster {
 
 void ReferenceBackend::Route(const Tensor& x, const RouteParameters& parameters, Routing& routing) {
-  const int64_t experts = parameters.gate.rows, k = parameters.experts_per_token;
+  const int64_t k = parameters.experts_per_token;
   Multiply(x, parameters.gate, routing.scores);
   routing.experts_per_token = k;
   routing.experts.resize(static_cast<size_t>(x.rows() * k));
   routing.weights.resize(routing.experts.size());
-  std::vector<int32_t> order(static_cast<size_t>(experts));
   for (int64_t row = 0; row < x.rows(); ++row) {
-    float* score = routing.scores.Row(row);
-    for (int64_t e = 0; e < experts; ++e) score[e] = std::sqrt(Softplus(score[e]));
-    int32_t* chosen = routing.experts.data() + row * k;
-    if (parameters.bias == nullptr) {
-      std::copy_n(parameters.table_experts.data() + row * k, k, chosen);
-    } else {
-      std::iota(order.begin(), order.end(), 0);
-      const auto biased = [&](int32_t e) { return score[e] + (*parameters.bias)[e]; };
-      std::stable_sort(order.begin(), order.end(),
-                       [&](int32_t a, int32_t b) { return biased(a) > biased(b); });
-      std::copy_n(order.begin(), k, chosen);
-    }
-    float total = 0;
-    for (int64_t i = 0; i < k; ++i) total += score[chosen[i]];
-    for (int64_t i = 0; i < k; ++i) {
-      routing.weights[static_cast<size_t>(row * k + i)] =
-          score[chosen[i]] / (total + 1e-20f) * parameters.scale;
-    }
+    const int32_t* table =
+        parameters.bias == nullptr ? parameters.table_experts.data() + row * k : nullptr;
+    RouteRow(routing.scores.Row(row), parameters, table, routing.experts.data() + row * k,
+             routing.weights.data() + row * k);
   }
 }
 

@@ -49,12 +49,9 @@ class ReferenceBackend : public Backend {
   void Multiply(const Tensor& x, const Matrix& weight, Tensor& y) const;
   /// The inputs that `weight` sees: quantised if it is.
   void LinearInput(const Tensor& x, const Matrix& weight, Tensor& input) const;
-  void NormaliseRow(const float* x, const Vector& weight, float eps, float* output) const;
   /// One expert on one row; `route_weight` null for the shared one.
   void Expert(const float* x, int64_t width, const ExpertMatrices& expert,
               const float* route_weight, float limit, float* output) const;
-  void ReadEntry(const uint8_t* entry, EntryShape shape, float* values) const;
-  void WriteEntry(const float* values, EntryShape shape, uint8_t* entry) const;
 };
 
 }  // namespace toaster

@@ -4,11 +4,10 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include "backend/reference/reference_backend.h"
-#include "tensor/rotate.h"
+#include "backend/row_operations.h"
 #include "tensor/summation.h"
 
 namespace toaster {
@@ -43,18 +42,13 @@ void ReferenceBackend::SelectEntries(Tensor& q, Tensor& weights, const Rotation&
                                      std::span<const PagedRows* const> keys, int64_t topk,
                                      Selection& selection, Tensor* scores) {
   const int64_t rows = q.extent(0), heads = q.extent(1), width = q.extent(2);
-  const int64_t rotary = 2 * rotation.cosine.width();
-  const auto weight_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)) /
-                                               std::sqrt(static_cast<double>(heads)));
+  const float weight_scale = IndexWeightScale(heads, width);
   std::vector<uint8_t> codes(static_cast<size_t>(rows * heads * KeyBytes(width)));
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t head = 0; head < heads; ++head) {
       float* x = q.Row(row) + head * width;
-      float* tail = x + width - rotary;
-      RotatePairs(tail, rotary, rotation.cosine.Row(row), rotation.sine.Row(row), false);
-      for (int64_t i = 0; i < rotary; ++i) tail[i] = Round(tail[i]);
-      HadamardTransform(x, width);
-      for (int64_t i = 0; i < width; ++i) x[i] = Round(x[i]);
+      PrepareIndexHead(x, width, rotation.cosine.Row(row), rotation.sine.Row(row),
+                       rotation.cosine.width(), official());
       if (official()) EncodeKey(x, width, codes.data() + (row * heads + head) * KeyBytes(width));
       float& w = weights.Row(row)[head];
       w = Round(w * weight_scale);
@@ -92,14 +86,7 @@ void ReferenceBackend::SelectEntries(Tensor& q, Tensor& weights, const Rotation&
       }
       if (scores != nullptr) std::copy_n(row_scores.data(), visible, scores->Row(row));
 
-      std::vector<int32_t>& chosen = selection.entries[static_cast<size_t>(row)];
-      chosen.resize(static_cast<size_t>(visible));
-      std::iota(chosen.begin(), chosen.end(), 0);
-      std::stable_sort(chosen.begin(), chosen.end(), [&](int32_t a, int32_t b) {
-        return row_scores[static_cast<size_t>(a)] > row_scores[static_cast<size_t>(b)];
-      });
-      chosen.resize(static_cast<size_t>(std::min(visible, topk)));
-      std::sort(chosen.begin(), chosen.end());
+      SelectTop(row_scores.data(), visible, topk, selection.entries[static_cast<size_t>(row)]);
     }
   }
 }

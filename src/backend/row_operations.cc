@@ -1,0 +1,215 @@
+#include "backend/row_operations.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "tensor/elementary.h"
+#include "tensor/rotate.h"
+#include "tensor/summation.h"
+
+namespace toaster {
+
+namespace {
+
+inline float RoundIf(bool official, float x) { return official ? RoundBf16(x) : x; }
+
+// Doubly stochastic matrix from logits a [n, n], in place (section 5.2): rows j, columns k.
+void Sinkhorn(float* a, int64_t n, int64_t iterations, float eps) {
+  const auto divide_rows = [&] {
+    for (int64_t j = 0; j < n; ++j) {
+      float sum = 0;
+      for (int64_t k = 0; k < n; ++k) sum += a[j * n + k];
+      for (int64_t k = 0; k < n; ++k) a[j * n + k] /= sum + eps;
+    }
+  };
+  const auto divide_columns = [&] {
+    for (int64_t k = 0; k < n; ++k) {
+      float sum = 0;
+      for (int64_t j = 0; j < n; ++j) sum += a[j * n + k];
+      for (int64_t j = 0; j < n; ++j) a[j * n + k] /= sum + eps;
+    }
+  };
+  for (int64_t j = 0; j < n; ++j) {
+    float* row = a + j * n;
+    const float maximum = *std::max_element(row, row + n);
+    float sum = 0;
+    for (int64_t k = 0; k < n; ++k) sum += row[k] = Exp(row[k] - maximum);
+    for (int64_t k = 0; k < n; ++k) row[k] = row[k] / sum + eps;
+  }
+  divide_columns();
+  for (int64_t i = 1; i < iterations; ++i) {
+    divide_rows();
+    divide_columns();
+  }
+}
+
+// Softmax over the slots of each channel, then the weighted sum.
+void Pool(std::span<const PoolSlot> slots, int64_t width, float* pooled) {
+  for (int64_t i = 0; i < width; ++i) {
+    float maximum = slots[0].scores[i];
+    for (const PoolSlot& slot : slots) maximum = std::max(maximum, slot.scores[i]);
+    float total = 0, weighted = 0;
+    for (const PoolSlot& slot : slots) {
+      const float e = Exp(slot.scores[i] - maximum);
+      total += e;
+      weighted = std::fma(e, slot.values[i], weighted);
+    }
+    pooled[i] = weighted / total;
+  }
+}
+
+}  // namespace
+
+void NormaliseRow(const float* x, const Vector& weight, float eps, bool official, float* output) {
+  const int64_t n = weight.size;
+  const float mean = DotFloat(x, x, n) / static_cast<float>(n);
+  const float factor = 1.0f / std::sqrt(mean + eps);
+  for (int64_t i = 0; i < n; ++i) output[i] = RoundIf(official, x[i] * factor * weight[i]);
+}
+
+void RotateTail(float* x, int64_t width, const float* cosine, const float* sine, int64_t pairs,
+                bool inverse, bool official) {
+  float* tail = x + width - 2 * pairs;
+  RotatePairs(tail, 2 * pairs, cosine, sine, inverse);
+  for (int64_t i = 0; i < 2 * pairs; ++i) tail[i] = RoundIf(official, tail[i]);
+}
+
+void PrepareQueryHead(float* x, int64_t width, float eps, const float* cosine, const float* sine,
+                      int64_t pairs, bool official, float* squares) {
+  for (int64_t i = 0; i < width; ++i) squares[i] = RoundIf(official, x[i] * x[i]);
+  const float mean = RoundIf(official, SumFloat(squares, width) / static_cast<float>(width));
+  const float factor = RoundIf(official, 1.0f / std::sqrt(RoundIf(official, mean + eps)));
+  for (int64_t i = 0; i < width; ++i) x[i] = RoundIf(official, x[i] * factor);
+  RotateTail(x, width, cosine, sine, pairs, false, official);
+}
+
+void PrepareIndexHead(float* x, int64_t width, const float* cosine, const float* sine,
+                      int64_t pairs, bool official) {
+  RotateTail(x, width, cosine, sine, pairs, false, official);
+  HadamardTransform(x, width);
+  for (int64_t i = 0; i < width; ++i) x[i] = RoundIf(official, x[i]);
+}
+
+float IndexWeightScale(int64_t heads, int64_t width) {
+  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)) /
+                            std::sqrt(static_cast<double>(heads)));
+}
+
+void WriteEntry(const float* values, EntryShape shape, bool official, uint8_t* entry) {
+  if (official) {
+    EncodeEntry(values, shape, entry);
+  } else {
+    std::memcpy(entry, values, static_cast<size_t>(4 * shape.width()));
+  }
+}
+
+void ReadEntry(const uint8_t* entry, EntryShape shape, bool official, float* values) {
+  if (official) {
+    DecodeEntry(entry, shape, values);
+  } else {
+    std::memcpy(values, entry, static_cast<size_t>(4 * shape.width()));
+  }
+}
+
+void HyperCoefficients(const float* u, const HyperParameters& parameters, int64_t n, float* pre,
+                       float* post, float* comb) {
+  const Vector &base = parameters.base, &scale = parameters.scale;
+  for (int64_t j = 0; j < n; ++j) {
+    pre[j] = Sigmoid(std::fma(u[j], scale[0], base[j])) + parameters.eps;
+    post[j] = 2.0f * Sigmoid(std::fma(u[n + j], scale[1], base[n + j]));
+  }
+  for (int64_t i = 0; i < n * n; ++i) comb[i] = std::fma(u[2 * n + i], scale[2], base[2 * n + i]);
+  Sinkhorn(comb, n, parameters.sinkhorn_iterations, parameters.eps);
+}
+
+void HyperHeadCoefficients(const float* u, const HyperParameters& parameters, int64_t n,
+                           float* pre) {
+  for (int64_t j = 0; j < n; ++j) {
+    pre[j] = Sigmoid(std::fma(u[j], parameters.scale[0], parameters.base[j])) + parameters.eps;
+  }
+}
+
+void ReadStreams(const float* streams, const float* pre, int64_t n, int64_t d, bool official,
+                 float* output) {
+  for (int64_t i = 0; i < d; ++i) {
+    float sum = 0;
+    for (int64_t j = 0; j < n; ++j) sum = std::fma(pre[j], streams[j * d + i], sum);
+    output[i] = RoundIf(official, sum);
+  }
+}
+
+void WriteStreams(const float* y, const float* post, const float* comb, int64_t n, int64_t d,
+                  bool official, float* streams) {
+  constexpr int64_t kMaxStreams = 16;
+  CHECK(n <= kMaxStreams, "{} streams", n);
+  float old[kMaxStreams];
+  for (int64_t i = 0; i < d; ++i) {
+    float* x = streams + i;
+    for (int64_t j = 0; j < n; ++j) old[j] = x[j * d];
+    for (int64_t k = 0; k < n; ++k) {
+      float sum = 0;
+      for (int64_t j = 0; j < n; ++j) sum = std::fma(comb[j * n + k], old[j], sum);
+      x[k * d] = RoundIf(official, std::fma(post[k], y[i], sum));
+    }
+  }
+}
+
+void MakeCompressedRow(std::span<const PoolSlot> slots, const CompressParameters& parameters,
+                       int64_t position, bool official, uint8_t* row) {
+  const int64_t width = parameters.norm.size;
+  const auto pairs = static_cast<int64_t>(parameters.frequencies.size());
+  std::vector<float> buffer(static_cast<size_t>(width + 2 * pairs));
+  float *entry = buffer.data(), *cosine = entry + width, *sine = cosine + pairs;
+  Pool(slots, width, entry);
+  for (int64_t i = 0; i < width; ++i) entry[i] = RoundIf(official, entry[i]);
+  NormaliseRow(entry, parameters.norm, parameters.norm_eps, official, entry);
+  RotationAngles(position, parameters.frequencies, cosine, sine);
+  if (!parameters.indexer_key) {
+    RotateTail(entry, width, cosine, sine, pairs, false, official);
+    WriteEntry(entry, {width - 2 * pairs, 2 * pairs}, official, row);
+    return;
+  }
+  PrepareIndexHead(entry, width, cosine, sine, pairs, official);
+  if (official) {
+    EncodeKey(entry, width, row);
+  } else {
+    std::memcpy(row, entry, static_cast<size_t>(4 * width));
+  }
+}
+
+void SelectTop(const float* scores, int64_t n, int64_t count, std::vector<int32_t>& chosen) {
+  chosen.resize(static_cast<size_t>(n));
+  std::iota(chosen.begin(), chosen.end(), 0);
+  if (count >= n) return;
+  std::nth_element(chosen.begin(), chosen.begin() + count, chosen.end(), [&](int32_t a, int32_t b) {
+    return scores[a] != scores[b] ? scores[a] > scores[b] : a < b;
+  });
+  chosen.resize(static_cast<size_t>(count));
+  std::sort(chosen.begin(), chosen.end());
+}
+
+void RouteRow(float* scores, const RouteParameters& parameters, const int32_t* table,
+              int32_t* experts, float* weights) {
+  const int64_t count = parameters.gate.rows, k = parameters.experts_per_token;
+  for (int64_t e = 0; e < count; ++e) scores[e] = std::sqrt(Softplus(scores[e]));
+  if (table != nullptr) {
+    std::copy_n(table, k, experts);
+  } else {
+    std::vector<float> biased(static_cast<size_t>(count));
+    for (int64_t e = 0; e < count; ++e)
+      biased[static_cast<size_t>(e)] = scores[e] + (*parameters.bias)[e];
+    for (int64_t i = 0; i < k; ++i) {  // k is small: pick the largest, the first of equals, k times
+      const auto best = std::max_element(biased.begin(), biased.end());
+      experts[i] = static_cast<int32_t>(best - biased.begin());
+      *best = -INFINITY;
+    }
+  }
+  float total = 0;
+  for (int64_t i = 0; i < k; ++i) total += scores[experts[i]];
+  for (int64_t i = 0; i < k; ++i)
+    weights[i] = scores[experts[i]] / (total + 1e-20f) * parameters.scale;
+}
+
+}  // namespace toaster
