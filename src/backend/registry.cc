@@ -2,15 +2,29 @@
 
 #include <fmt/format.h>
 
+#include "backend/cpu/cpu_backend.h"
 #include "backend/reference/reference_backend.h"
 #include "base/error.h"
 
 namespace toaster {
 
-std::vector<std::string> BackendNames() { return {"reference"}; }
+std::vector<std::string> BackendNames() { return {"cpu", "reference"}; }
 
 std::unique_ptr<Backend> CreateBackend(const BackendOptions& options) {
   if (options.backend == "reference") return std::make_unique<ReferenceBackend>(options.numerics);
+  if (options.backend == "cpu") {
+    const kernels::KernelTable* table = kernels::Choose(options.kernels.c_str());
+    if (table == nullptr) {
+      throw Error(
+          ErrorCode::kUnsupported,
+          fmt::format(
+              "kernels \"{}\" are unknown or need instructions that this processor lacks; choose "
+              "portable, avx2 or avx512, or leave the choice to the program",
+              options.kernels));
+    }
+    const int threads = options.threads > 0 ? options.threads : UsableProcessors();
+    return std::make_unique<CpuBackend>(options.numerics, threads, *table);
+  }
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("backend \"{}\" is unknown; choose reference or cpu", options.backend));
 }

@@ -1,0 +1,17 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <fmt/format.h>
+
+namespace toaster {
+
+CpuBackend::CpuBackend(Numerics numerics, int threads, const kernels::KernelTable& kernels)
+    : Backend(numerics),
+      kernels_(kernels),
+      pool_(threads),
+      scratch_(static_cast<size_t>(threads)) {}
+
+std::string CpuBackend::name() const {
+  return fmt::format("cpu/{} with {} threads", kernels_.name, pool_.threads());
+}
+
+}  // namespace toaster

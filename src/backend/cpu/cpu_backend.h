@@ -1,0 +1,104 @@
+#pragma once
+
+#include "backend/backend.h"
+#include "backend/cpu/kernels/kernels.h"
+#include "base/thread_pool.h"
+
+namespace toaster {
+
+/// The fast backend: the operations of `reference`, file by file, spread over threads and built on
+/// the kernel table of one instruction set. Pieces of work never share a sum, so neither the split
+/// nor the table changes a bit.
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(Numerics numerics, int threads, const kernels::KernelTable& kernels);
+  std::string name() const override;
+
+  void Embed(std::span<const int32_t> tokens, const Matrix& embed, int64_t copies,
+             Tensor& output) override;
+  void HyperPre(const Tensor& streams, const HyperParameters& parameters, Tensor& input,
+                Tensor& post, Tensor& comb) override;
+  void HyperPost(const Tensor& y, const Tensor& post, const Tensor& comb, Tensor& streams) override;
+  void HyperHead(const Tensor& streams, const HyperParameters& parameters, Tensor& output) override;
+  void RmsNorm(const Tensor& x, const Vector& weight, float eps, Tensor& output) override;
+  void Linear(const Tensor& x, std::span<const Projection> projections) override;
+  void GroupedLinear(const Tensor& x, const Matrix& weight, int64_t groups,
+                     Tensor& output) override;
+  void PrepareQueries(Tensor& q, float eps, const Rotation& rotation) override;
+  void StoreEntries(const Tensor& kv, EntryShape shape, const Rotation& rotation,
+                    uint8_t* entries) override;
+  void Compress(const Tensor& values, const Tensor& scores, const CompressParameters& parameters,
+                std::span<const Segment> segments,
+                std::span<const CompressTarget> targets) override;
+  void SelectEntries(Tensor& q, Tensor& weights, const Rotation& rotation,
+                     std::span<const Segment> segments, std::span<const PagedRows* const> keys,
+                     int64_t topk, Selection& selection, Tensor* scores) override;
+  void Attend(const Tensor& q, const AttendParameters& parameters, const Rotation& rotation,
+              std::span<const Segment> segments, std::span<const AttendSource> sources,
+              Tensor& output) override;
+  void Route(const Tensor& x, const RouteParameters& parameters, Routing& routing) override;
+  void Experts(const Tensor& x, const Routing& routing, std::span<const ExpertMatrices> experts,
+               const ExpertMatrices& shared, float swiglu_limit, Tensor& output) override;
+  void AddToStreams(const Tensor& e, const Tensor& h, Tensor& streams) override;
+
+ private:
+  /// Rows of activations as the kernels want them: BF16 in `official`, floats in `fp32`, each row
+  /// padded with zeros to a multiple of 32 numbers.
+  struct PackedRows {
+    AlignedArray<uint16_t> bf16;
+    AlignedArray<float> floats;
+    int64_t stride = 0;
+    void Resize(int64_t rows, int64_t width, bool use_bf16);
+  };
+  /// Memory of one thread.
+  struct Scratch {
+    AlignedArray<std::byte> matmul;
+    AlignedArray<float> expanded, scores, floats;
+    AlignedArray<uint16_t> bf16, tile;
+    AlignedArray<uint8_t> scales;
+  };
+  /// A piece of a matrix product: rows [begin, end) of `weight`, which lie in one row of scale
+  /// tiles, for `tokens` inputs.
+  struct Product {
+    const Matrix* weight = nullptr;
+    int64_t begin = 0, end = 0;
+    const PackedRows* x = nullptr;
+    int64_t x_offset = 0;  ///< of the first token's inputs in x
+    int64_t x_stride = 0;  ///< from token to token
+    int64_t tokens = 0;
+    float* y = nullptr;  ///< y[t * y_stride + (r - begin)]
+    int64_t y_stride = 0;
+    bool round = true;
+  };
+
+  /// Packs row [width] of activations; `quantise` rounds to E4M3 in blocks of 128 first (official
+  /// only).
+  void PackRow(const float* x, int64_t width, bool quantise, PackedRows& rows, int64_t row) const;
+  void Pack(const Tensor& x, bool quantise, PackedRows& rows);
+  void Multiply(const Product& product, Scratch& scratch) const;
+  /// Rows per piece of a product, so that every thread has a few pieces; divides 128.
+  int64_t PieceRows(int64_t rows) const;
+  /// The products and root mean squares of 5.1 steps 1 and 2 for every token: [rows, mixes].
+  void HyperMix(const Tensor& streams, const HyperParameters& parameters, Tensor& mixes);
+  void AttendHeads(const Tensor& q, const AttendParameters& parameters, const Rotation& rotation,
+                   const Segment& segment, const AttendSource& source, int64_t index,
+                   int64_t head_begin, int64_t head_end, Scratch& scratch, Tensor& output) const;
+
+  /// Prepares one row's indexer queries in place and in the layout of kernels::IndexQuery, at place
+  /// `row` of the index_ buffers.
+  void PrepareIndexRow(float* q, float* weights, int64_t row, int64_t heads, int64_t width,
+                       const Rotation& rotation);
+  /// scores[i] for keys i in [begin, end).
+  void ScoreKeys(const Tensor& q, const Tensor& weights, int64_t row, const PagedRows& keys,
+                 int64_t begin, int64_t end, float* scores) const;
+
+  const kernels::KernelTable& kernels_;
+  ThreadPool pool_;
+  std::vector<Scratch> scratch_;
+  PackedRows plain_, quantised_, activated_, gathered_;
+  Tensor mixes_, biased_, activations_, results_;
+  AlignedArray<int8_t> index_codes_;
+  AlignedArray<float> index_scales_, index_weights_, index_row_scores_;
+};
+
+}  // namespace toaster

@@ -1,0 +1,141 @@
+// The indexer, section 9.
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "backend/cpu/cpu_backend.h"
+#include "backend/row_operations.h"
+#include "tensor/summation.h"
+
+namespace toaster {
+
+namespace {
+
+constexpr int64_t kRatio = 4;
+constexpr int64_t kBlock = 32;
+constexpr int64_t kKeysPerPiece = 2048;              // keys that one thread scans at a time
+constexpr int64_t kScoresAtOnce = int64_t{1} << 24;  // bounds the score buffer
+
+}  // namespace
+
+void CpuBackend::PrepareIndexRow(float* q, float* weights, int64_t row, int64_t heads,
+                                 int64_t width, const Rotation& rotation) {
+  const int64_t padded = (heads + 15) / 16 * 16;
+  const float scale = IndexWeightScale(heads, width);
+  float* head_weights = index_weights_.data() + row * padded;
+  std::fill_n(head_weights, padded, 0.0f);
+  std::vector<uint8_t> key(static_cast<size_t>(KeyBytes(width)));
+  int8_t* codes = index_codes_.data() + row * width * padded;
+  float* scales = index_scales_.data() + row * width / kBlock * padded;
+  std::fill_n(codes, width * padded, int8_t{0});
+  std::fill_n(scales, width / kBlock * padded, 0.0f);
+  for (int64_t head = 0; head < heads; ++head) {
+    float* x = q + head * width;
+    PrepareIndexHead(x, width, rotation.cosine.Row(row), rotation.sine.Row(row),
+                     rotation.cosine.width(), official());
+    head_weights[head] = weights[head] = Round(weights[head] * scale);
+    if (!official()) continue;
+    EncodeKey(x, width, key.data());
+    for (int64_t i = 0; i < width; ++i) {
+      const int code =
+          i % 2 ? key[static_cast<size_t>(i / 2)] >> 4 : key[static_cast<size_t>(i / 2)] & 15;
+      codes[(i / 4 * padded + head) * 4 + i % 4] =
+          static_cast<int8_t>(2 * E2m1ToFloat(static_cast<uint8_t>(code)));
+    }
+    for (int64_t block = 0; block < width / kBlock; ++block) {
+      scales[block * padded + head] =
+          E8m0ToFloat(key[static_cast<size_t>(width / 2 + block)]) * 0.25f;
+    }
+  }
+}
+
+void CpuBackend::ScoreKeys(const Tensor& q, const Tensor& weights, int64_t row,
+                           const PagedRows& keys, int64_t begin, int64_t end, float* scores) const {
+  const int64_t heads = q.extent(1), width = q.extent(2), padded = (heads + 15) / 16 * 16;
+  if (official()) {
+    const kernels::IndexQuery query{index_codes_.data() + row * width * padded,
+                                    index_scales_.data() + row * width / kBlock * padded,
+                                    index_weights_.data() + row * padded, padded, width};
+    for (int64_t key = begin; key < end;) {
+      const int64_t run = std::min(keys.RunLength(key), end - key);
+      kernels_.index_scores(query, keys.Row(key), run, scores + key);
+      key += run;
+    }
+    return;
+  }
+  std::vector<float> values(static_cast<size_t>(width));
+  for (int64_t key = begin; key < end; ++key) {
+    std::memcpy(values.data(), keys.Row(key), static_cast<size_t>(4 * width));
+    float lanes[kLanes] = {};
+    for (int64_t head = 0; head < heads; ++head) {
+      const float dot = DotFloat(q.Row(row) + head * width, values.data(), width);
+      lanes[head % kLanes] += std::max(dot, 0.0f) * weights.Row(row)[head];
+    }
+    scores[key] = FoldLanes(lanes);
+  }
+}
+
+void CpuBackend::SelectEntries(Tensor& q, Tensor& weights, const Rotation& rotation,
+                               std::span<const Segment> segments,
+                               std::span<const PagedRows* const> keys, int64_t topk,
+                               Selection& selection, Tensor* scores) {
+  const int64_t rows = q.extent(0), heads = q.extent(1), width = q.extent(2),
+                padded = (heads + 15) / 16 * 16;
+  index_codes_.Resize(rows * width * padded);
+  index_scales_.Resize(rows * width / kBlock * padded);
+  index_weights_.Resize(rows * padded);
+  pool_.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      PrepareIndexRow(q.Row(row), weights.Row(row), row, heads, width, rotation);
+    }
+  });
+
+  // Which sequence each row belongs to, and how many keys it may see.
+  std::vector<const PagedRows*> row_keys(static_cast<size_t>(rows));
+  std::vector<int64_t> visible(static_cast<size_t>(rows));
+  int64_t most = 0;
+  for (size_t s = 0; s < segments.size(); ++s) {
+    most = std::max(most, keys[s]->size());
+    for (int64_t i = 0; i < segments[s].rows; ++i) {
+      const auto row = static_cast<size_t>(segments[s].first_row + i);
+      row_keys[row] = keys[s];
+      visible[row] = (segments[s].start + i + 1) / kRatio;
+    }
+  }
+  if (scores != nullptr) {
+    scores->Reshape({rows, most});
+    scores->Fill(-std::numeric_limits<float>::infinity());
+  }
+  selection.all = false;
+  selection.entries.resize(static_cast<size_t>(rows));
+  const int64_t rows_at_once =
+      std::clamp<int64_t>(kScoresAtOnce / std::max<int64_t>(most, 1), 1, rows);
+  index_row_scores_.Resize(rows_at_once * most);
+  const int64_t pieces = (most + kKeysPerPiece - 1) / kKeysPerPiece;
+  for (int64_t first = 0; first < rows; first += rows_at_once) {
+    const int64_t count = std::min(rows_at_once, rows - first);
+    pool_.ParallelFor(count * pieces, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t row = first + i / pieces, key = i % pieces * kKeysPerPiece;
+        const auto at = static_cast<size_t>(row);
+        // Scores of rows that take every entry are needed by nobody but the caller that asks for
+        // them.
+        if (scores == nullptr && visible[at] <= topk) continue;
+        ScoreKeys(q, weights, row, *row_keys[at], key, std::min(key + kKeysPerPiece, visible[at]),
+                  index_row_scores_.data() + i / pieces * most);
+      }
+    });
+    pool_.ParallelFor(count, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const auto at = static_cast<size_t>(first + i);
+        const float* row_scores = index_row_scores_.data() + i * most;
+        SelectTop(row_scores, visible[at], topk, selection.entries[at]);
+        if (scores != nullptr) std::copy_n(row_scores, visible[at], scores->Row(first + i));
+      }
+    });
+  }
+}
+
+}  // namespace toaster
