@@ -15,6 +15,8 @@ struct RopeScaling {
   int64_t original_max_position_embeddings = 0;
   double beta_fast = 32;
   double beta_slow = 1;
+
+  bool operator==(const RopeScaling&) const = default;
 };
 
 /// The architecture of one checkpoint, as its config.json states it. Field names are the keys of
@@ -51,11 +53,13 @@ struct Config {
   int64_t max_position_embeddings = 0;  ///< 0: the file does not say
   int64_t bos_token_id = -1;            ///< -1: the file does not say
   int64_t eos_token_id = -1;
-  std::string
-      expert_dtype;  ///< as stated ("fp4", "fp8" or empty); the tensors decide, not this key
+  /// As stated ("fp4", "fp8" or empty); the tensors decide, not this key.
+  std::string expert_dtype;
+  /// Whether the file has a quantization_config; each tensor decides for itself, not this key.
+  bool quantised = false;
 
-  std::vector<std::string>
-      unknown_keys;  ///< keys of the file that mean nothing to this program, to be reported
+  /// Keys of the file that mean nothing to this program, to be reported. Not written by ToJson().
+  std::vector<std::string> unknown_keys;
 
   /// Reads and checks the text of a config.json. `origin` names the file in messages.
   /// Throws Error(kCorruptFile) for text that is no JSON object, a missing key, a value of the
@@ -65,14 +69,16 @@ struct Config {
   static Config Load(const std::filesystem::path& file);
   /// The text of a config.json that Parse() reads back to the same Config.
   std::string ToJson() const;
-  /// Throws Error(kCorruptFile) if the values contradict each other (checkpoint.md 3 and
-  /// architecture.md 1 list the constraints: FP8 and FP4 input widths, head sizes, groups, ratios,
-  /// ...).
+  /// Throws Error(kCorruptFile) if a value is out of range or two contradict each other: input
+  /// widths of FP8 and FP4 layers, head sizes, groups, ratios, counts. The ranges also keep every
+  /// product of sizes inside an int64_t, so nobody who computes with a valid Config checks again.
   void Validate(const std::string& origin) const;
 
-  /// "v4-flash", "v4-pro" (the released shapes) or "tiny" (a few hundred thousand parameters, every
+  /// "v4-flash", "v4-pro" (the released shapes) or "tiny" (about six million parameters in every
   /// kind of layer). Throws Error(kInvalidArgument) naming the presets.
   static Config Preset(std::string_view name);
+
+  bool operator==(const Config&) const = default;
 
   /// Main layers, then draft blocks.
   int64_t total_blocks() const { return num_hidden_layers + num_nextn_predict_layers; }
