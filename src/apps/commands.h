@@ -12,5 +12,7 @@ namespace toaster {
 void AddInspectCommand(CLI::App& app, int& exit_code);
 void AddVerifyCommand(CLI::App& app, int& exit_code);
 void AddSynthCommand(CLI::App& app, int& exit_code);
+void AddTokenizeCommand(CLI::App& app, int& exit_code);
+void AddDetokenizeCommand(CLI::App& app, int& exit_code);
 
 }  // namespace toaster
