@@ -23,7 +23,7 @@ file(GLOB folders RELATIVE ${CMAKE_SOURCE_DIR}/src CONFIGURE_DEPENDS src/*)
 foreach(folder ${folders})
   toaster_test_program(${folder}_test src/${folder}/*_test.cc)
 endforeach()
-toaster_test_program(program_test tests/*_test.cc)
+toaster_test_program(program_test tests/*.cc)
 
 find_package(benchmark QUIET)
 if(benchmark_FOUND)
