@@ -4,8 +4,6 @@
 // every library gives the same bits. Vector kernels repeat the same steps. All are `static`: see
 // number_formats.h.
 
-#include <bit>
-#include <cmath>
 #include <cstdint>
 
 namespace toaster {
@@ -23,19 +21,19 @@ static constexpr float kExpPolynomial[6] = {0x1p-1f,        0x1.555556p-3f,  0x1
 
 /// e^x. Under flushed denormals results below 2^-126 are 0. NaN stays NaN.
 static inline float Exp(float x) {
-  if (x > kExpOverflow) return std::bit_cast<float>(0x7F800000u);
+  if (x > kExpOverflow) return __builtin_bit_cast(float, 0x7F800000u);
   if (x < kExpUnderflow) return 0.0f;
   if (x != x) return x;
-  const float n = std::nearbyint(x * kLog2E);
-  float r = std::fma(-n, kLn2High, x);
-  r = std::fma(-n, kLn2Low, r);
+  const float n = __builtin_nearbyintf(x * kLog2E);
+  float r = __builtin_fmaf(-n, kLn2High, x);
+  r = __builtin_fmaf(-n, kLn2Low, r);
   float p = kExpPolynomial[5];
-  for (int i = 4; i >= 0; --i) p = std::fma(p, r, kExpPolynomial[i]);
-  const float y = std::fma(p, r * r, r) + 1.0f;
+  for (int i = 4; i >= 0; --i) p = __builtin_fmaf(p, r, kExpPolynomial[i]);
+  const float y = __builtin_fmaf(p, r * r, r) + 1.0f;
   // 2^n in two factors, since 2^128 is no float.
   const int whole = static_cast<int>(n), half = whole >> 1;
-  const float scale_a = std::bit_cast<float>(static_cast<uint32_t>(half + 127) << 23);
-  const float scale_b = std::bit_cast<float>(static_cast<uint32_t>(whole - half + 127) << 23);
+  const float scale_a = __builtin_bit_cast(float, static_cast<uint32_t>(half + 127) << 23);
+  const float scale_b = __builtin_bit_cast(float, static_cast<uint32_t>(whole - half + 127) << 23);
   return y * scale_a * scale_b;
 }
 
@@ -47,18 +45,18 @@ static inline float Softplus(float x) {
   if (x > 20.0f) return x;
   if (x < -80.0f) return Exp(x);  // ln(1 + u) = u for tiny u
   // u = e^-|x| in double: the float steps with a longer series.
-  const double magnitude = -std::fabs(static_cast<double>(x));
-  const double n = std::nearbyint(magnitude * 0x1.71547652b82fep+0);
-  double r = std::fma(-n, 0x1.62e42fefa39efp-1, magnitude);
-  r = std::fma(-n, 0x1.abc9e3b39803fp-56, r);
+  const double magnitude = -__builtin_fabs(static_cast<double>(x));
+  const double n = __builtin_nearbyint(magnitude * 0x1.71547652b82fep+0);
+  double r = __builtin_fma(-n, 0x1.62e42fefa39efp-1, magnitude);
+  r = __builtin_fma(-n, 0x1.abc9e3b39803fp-56, r);
   double e = 1.0;
-  for (int k = 12; k >= 1; --k) e = std::fma(e * r, 1.0 / k, 1.0);
+  for (int k = 12; k >= 1; --k) e = __builtin_fma(e * r, 1.0 / k, 1.0);
   const double u =
-      e * std::bit_cast<double>(static_cast<uint64_t>(static_cast<int64_t>(n) + 1023) << 52);
+      e * __builtin_bit_cast(double, static_cast<uint64_t>(static_cast<int64_t>(n) + 1023) << 52);
   // ln(1 + u) = 2 atanh(u / (2 + u)), the argument at most 1/3.
   const double s = u / (2.0 + u), square = s * s;
   double series = 0.0;
-  for (int k = 23; k >= 1; k -= 2) series = std::fma(series, square, 1.0 / k);
+  for (int k = 23; k >= 1; k -= 2) series = __builtin_fma(series, square, 1.0 / k);
   const double log1p = 2.0 * s * series;
   return static_cast<float>(x > 0 ? static_cast<double>(x) + log1p : log1p);
 }
@@ -66,15 +64,15 @@ static inline float Softplus(float x) {
 /// Sine and cosine of a float angle of any size up to about 10^8, correct to float rounding.
 static inline void SinCos(float angle, float* sine, float* cosine) {
   const double x = angle;
-  const double n = std::nearbyint(x * 0x1.45f306dc9c883p-1);  // quarter turns
-  double r = std::fma(-n, 0x1.921fb54442d18p+0, x);
-  r = std::fma(-n, 0x1.1a62633145c07p-54, r);
+  const double n = __builtin_nearbyint(x * 0x1.45f306dc9c883p-1);  // quarter turns
+  double r = __builtin_fma(-n, 0x1.921fb54442d18p+0, x);
+  r = __builtin_fma(-n, 0x1.1a62633145c07p-54, r);
   const double square = r * r;
   double s = 0.0, c = 0.0;
   // Taylor series to r^17 and r^18; |r| <= pi/4 leaves an error below 2^-54.
   for (int k = 17; k >= 3; k -= 2) s = (s + 1.0) * (-square / (k * (k - 1)));
   for (int k = 18; k >= 2; k -= 2) c = (c + 1.0) * (-square / (k * (k - 1)));
-  const double sin_r = std::fma(r, s, r), cos_r = 1.0 + c;
+  const double sin_r = __builtin_fma(r, s, r), cos_r = 1.0 + c;
   switch (static_cast<int64_t>(n) & 3) {
     case 0:
       *sine = static_cast<float>(sin_r), *cosine = static_cast<float>(cos_r);

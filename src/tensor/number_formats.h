@@ -2,11 +2,10 @@
 
 // The number formats of a V4 checkpoint, one value at a time: BF16, E4M3 ("fn"), E2M1 and the scale
 // byte UE8M0. Formats and roundings: docs of the OCP 8-bit and MX specifications; V4's block scale
-// rule in the reference inference code (act_quant). Everything here is `static` so that files
-// compiled for different instruction sets never share a definition.
+// rule in the reference inference code (act_quant). Everything here is `static`, and
+// compiler built-ins stand for std::bit_cast and its like, so that files compiled for different
+// instruction sets never share a definition.
 
-#include <bit>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -21,12 +20,12 @@ static inline T LoadUnaligned(const void* address) {
 }
 
 static inline float Bf16ToFloat(uint16_t bits) {
-  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+  return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16);
 }
 
 /// Round to nearest, ties to even. NaN stays NaN, overflow becomes infinity.
 static inline uint16_t FloatToBf16(float x) {
-  const auto bits = std::bit_cast<uint32_t>(x);
+  const auto bits = __builtin_bit_cast(uint32_t, x);
   if ((bits & 0x7FFFFFFF) > 0x7F800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
   return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
@@ -35,8 +34,8 @@ static inline float RoundBf16(float x) { return Bf16ToFloat(FloatToBf16(x)); }
 
 /// 2^(byte - 127); byte 255 is NaN. Byte 0, 2^-127, is a denormal float.
 static inline float E8m0ToFloat(uint8_t byte) {
-  if (byte == 255) return std::bit_cast<float>(0x7FC00000u);
-  return std::bit_cast<float>(byte == 0 ? 0x00400000u : static_cast<uint32_t>(byte) << 23);
+  if (byte == 255) return __builtin_bit_cast(float, 0x7FC00000u);
+  return __builtin_bit_cast(float, byte == 0 ? 0x00400000u : static_cast<uint32_t>(byte) << 23);
 }
 
 /// Exact. Codes 0x7F and 0xFF are NaN, the largest magnitude is 448.
@@ -44,25 +43,26 @@ static inline float E4m3ToFloat(uint8_t code) {
   const int exponent = code >> 3 & 15, mantissa = code & 7;
   float magnitude;
   if ((code & 0x7F) == 0x7F) {
-    magnitude = std::bit_cast<float>(0x7FC00000u);
+    magnitude = __builtin_bit_cast(float, 0x7FC00000u);
   } else if (exponent == 0) {
     magnitude = static_cast<float>(mantissa) * 0x1p-9f;
   } else {
-    magnitude = std::bit_cast<float>(static_cast<uint32_t>(exponent + 120) << 23 |
-                                     static_cast<uint32_t>(mantissa) << 20);
+    magnitude = __builtin_bit_cast(
+        float, static_cast<uint32_t>(exponent + 120) << 23 | static_cast<uint32_t>(mantissa) << 20);
   }
   return code & 0x80 ? -magnitude : magnitude;
 }
 
 /// Nearest code, ties to even, magnitudes beyond 448 saturate. NaN gives 0x7F.
 static inline uint8_t FloatToE4m3(float x) {
-  const auto bits = std::bit_cast<uint32_t>(x);
+  const auto bits = __builtin_bit_cast(uint32_t, x);
   const auto sign = static_cast<uint8_t>(bits >> 24 & 0x80);
   uint32_t magnitude = bits & 0x7FFFFFFF;
   if (magnitude > 0x7F800000) return 0x7F;
   if (magnitude >= 0x43E00000) return sign | 0x7E;  // 448 and more
   if (magnitude < 0x3C800000) {                     // below 2^-6: multiples of 2^-9
-    return sign | static_cast<uint8_t>(std::nearbyint(std::bit_cast<float>(magnitude) * 0x1p9f));
+    return sign | static_cast<uint8_t>(
+                      __builtin_nearbyintf(__builtin_bit_cast(float, magnitude) * 0x1p9f));
   }
   magnitude += 0x7FFFF + (magnitude >> 20 & 1);
   return sign | static_cast<uint8_t>((magnitude >> 20) - (120 << 3));
@@ -78,10 +78,10 @@ static inline float E2m1ToFloat(uint8_t code) {
 
 /// Nearest code, ties to the even code, magnitudes beyond 6 saturate.
 static inline uint8_t FloatToE2m1(float x) {
-  const float a = std::fabs(x);
+  const float a = __builtin_fabsf(x);
   const int code = (a > 0.25f) + (a >= 0.75f) + (a > 1.25f) + (a >= 1.75f) + (a > 2.5f) +
                    (a >= 3.5f) + (a > 5.0f);
-  return static_cast<uint8_t>(code | (std::signbit(x) ? 8 : 0));
+  return static_cast<uint8_t>(code | (__builtin_signbit(x) ? 8 : 0));
 }
 
 static constexpr float kE4m3AmaxFloor = 1e-4f;
@@ -92,7 +92,7 @@ static constexpr float kE2m1InverseMax = 1.0f / 6.0f;
 /// UE8M0 byte of the smallest power of two >= amax * inverse_max, the product rounded to float
 /// first and the logarithm read off its bits. `amax` is already raised to the format's floor.
 static inline uint8_t BlockScaleByte(float amax, float inverse_max) {
-  const auto bits = std::bit_cast<uint32_t>(amax * inverse_max);
+  const auto bits = __builtin_bit_cast(uint32_t, amax * inverse_max);
   return static_cast<uint8_t>((bits >> 23) + ((bits & 0x7FFFFF) != 0));
 }
 

@@ -13,9 +13,9 @@
 // * DotBf16:   elements 2j and 2j+1 belong to lane j mod 16; in each lane and step the odd element
 // is added before the even
 //              one, each by a fused multiply-add. This is what `vdpbf16ps` does.
-// A length that is not a multiple of a step counts as filled up with +0.
+// A length that is not a multiple of a step (16 floats, 32 BF16 numbers) counts as filled up with
+// +0; this decides the sign of a zero sum only.
 
-#include <cmath>
 #include <cstdint>
 
 #include "tensor/number_formats.h"
@@ -36,9 +36,12 @@ static inline float DotFloat(const float* a, const float* b, int64_t n) {
   float lanes[kLanes] = {};
   int64_t k = 0;
   for (; k + kLanes <= n; k += kLanes) {
-    for (int i = 0; i < kLanes; ++i) lanes[i] = std::fma(a[k + i], b[k + i], lanes[i]);
+    for (int i = 0; i < kLanes; ++i) lanes[i] = __builtin_fmaf(a[k + i], b[k + i], lanes[i]);
   }
-  for (int i = 0; k < n; ++k, ++i) lanes[i] = std::fma(a[k], b[k], lanes[i]);
+  for (int i = 0; k < n && i < kLanes; ++i) {
+    const bool inside = k + i < n;
+    lanes[i] = __builtin_fmaf(inside ? a[k + i] : 0.0f, inside ? b[k + i] : 0.0f, lanes[i]);
+  }
   return FoldLanes(lanes);
 }
 
@@ -49,7 +52,7 @@ static inline float SumFloat(const float* a, int64_t n) {
   for (; k + kLanes <= n; k += kLanes) {
     for (int i = 0; i < kLanes; ++i) lanes[i] += a[k + i];
   }
-  for (int i = 0; k < n; ++k, ++i) lanes[i] += a[k];
+  for (int i = 0; k < n && i < kLanes; ++i) lanes[i] += k + i < n ? a[k + i] : 0.0f;
   return FoldLanes(lanes);
 }
 
@@ -68,14 +71,14 @@ static inline float DotPairs(const float* a, const float* b, int64_t n) {
 static inline float DotBf16(const void* a, const void* b, int64_t n) {
   const auto* pa = static_cast<const uint8_t*>(a);
   const auto* pb = static_cast<const uint8_t*>(b);
-  const auto value = [](const uint8_t* p, int64_t k) {
-    return Bf16ToFloat(LoadUnaligned<uint16_t>(p + 2 * k));
+  const auto value = [n](const uint8_t* p, int64_t k) {
+    return k < n ? Bf16ToFloat(LoadUnaligned<uint16_t>(p + 2 * k)) : 0.0f;
   };
   float lanes[kLanes] = {};
-  for (int64_t k = 0; k < n; k += 2) {
+  for (int64_t k = 0; k < (n + 31) / 32 * 32; k += 2) {
     float& lane = lanes[k / 2 % kLanes];
-    if (k + 1 < n) lane = std::fma(value(pa, k + 1), value(pb, k + 1), lane);
-    lane = std::fma(value(pa, k), value(pb, k), lane);
+    lane = __builtin_fmaf(value(pa, k + 1), value(pb, k + 1), lane);
+    lane = __builtin_fmaf(value(pa, k), value(pb, k), lane);
   }
   return FoldLanes(lanes);
 }

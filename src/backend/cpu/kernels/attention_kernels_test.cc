@@ -1,0 +1,130 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "backend/cpu/kernels/test_support.h"
+#include "tensor/elementary.h"
+#include "tensor/summation.h"
+
+namespace toaster::kernels {
+namespace {
+
+class AttentionKernelsTest : public KernelTest {};
+
+TEST_P(AttentionKernelsTest, ExpandEntry) {
+  TestRandom random(1);
+  for (int round = 0; round < 400; ++round) {
+    const int64_t plain = 64 * random.Between(0, 8), rotary = 2 * random.Between(0, 40);
+    std::vector<uint8_t> bytes(1 + plain + 2 * rotary + plain / 64);
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random.Bits());
+    const uint8_t* entry = bytes.data() + 1;
+    const int64_t padded = (plain + rotary + 31) / 32 * 32;
+    AlignedArray<uint16_t> out(padded);
+    for (int64_t i = 0; i < padded; ++i) out[i] = 0x1234;
+    table().expand_entry(entry, plain, rotary, out.data());
+    for (int64_t i = 0; i < plain; ++i) {
+      const float scale = E8m0ToFloat(entry[plain + 2 * rotary + i / 64]);
+      ASSERT_TRUE(SameBf16(FloatToBf16(E4m3ToFloat(entry[i]) * scale), out[i])) << i;
+    }
+    for (int64_t i = 0; i < rotary; ++i) {
+      ASSERT_EQ(LoadUnaligned<uint16_t>(entry + plain + 2 * i), out[plain + i]) << i;
+    }
+    for (int64_t i = plain + rotary; i < padded; ++i) ASSERT_EQ(out[i], 0);
+  }
+}
+
+// Every code with every scale.
+TEST_P(AttentionKernelsTest, ExpandEveryCode) {
+  AlignedArray<uint16_t> out(256);
+  for (int byte = 0; byte < 256; ++byte) {
+    std::vector<uint8_t> entry(256 + 4, static_cast<uint8_t>(byte));
+    for (int code = 0; code < 256; ++code) entry[code] = static_cast<uint8_t>(code);
+    table().expand_entry(entry.data(), 256, 0, out.data());
+    const float scale = E8m0ToFloat(static_cast<uint8_t>(byte));
+    for (int code = 0; code < 256; ++code) {
+      const float value = E4m3ToFloat(static_cast<uint8_t>(code));
+      ASSERT_TRUE(SameBf16(FloatToBf16(value * scale), out[code])) << code << " " << byte;
+    }
+  }
+}
+
+void CheckNumerators(const KernelTable& table, const AlignedArray<float>& scores, float maximum) {
+  const int64_t n = scores.size();
+  AlignedArray<uint16_t> p(n);
+  float lanes[kLanes], expected[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = expected[i] = 0.25f * static_cast<float>(i);
+  table.softmax_numerators(scores.data(), n, maximum, p.data(), lanes);
+  for (int64_t i = 0; i < n; ++i) {
+    const float e = Exp(scores[i] - maximum);
+    expected[i % kLanes] += e;
+    ASSERT_TRUE(SameBf16(FloatToBf16(e), p[i])) << scores[i] << " - " << maximum;
+  }
+  for (int i = 0; i < kLanes; ++i) ASSERT_TRUE(SameFloat(expected[i], lanes[i])) << i;
+}
+
+TEST_P(AttentionKernelsTest, SoftmaxNumerators) {
+  TestRandom random(2);
+  for (int round = 0; round < 300; ++round) {
+    AlignedArray<float> scores(16 * random.Between(1, 50));
+    const Temper temper = kTempers[round % 4];
+    float maximum = -std::numeric_limits<float>::infinity();
+    for (int64_t i = 0; i < scores.size(); ++i) {
+      scores[i] = random.Float(temper);
+      if (random.Below(9) == 0) scores[i] = -std::numeric_limits<float>::infinity();
+      if (scores[i] > maximum) maximum = scores[i];
+    }
+    CheckNumerators(table(), scores, maximum);
+  }
+}
+
+// A sweep over the whole range of the exponential, the neighbourhoods of its limits included.
+TEST_P(AttentionKernelsTest, SoftmaxNumeratorsEverywhere) {
+  AlignedArray<float> scores(16 * 4096);
+  for (int64_t i = 0; i < scores.size(); ++i) {
+    scores[i] = -105.0f + 200.0f * static_cast<float>(i) / static_cast<float>(scores.size());
+  }
+  CheckNumerators(table(), scores, 0.0f);
+  for (const float limit : {kExpOverflow, kExpUnderflow, 0.0f}) {
+    AlignedArray<float> around(64);
+    float value = limit;
+    for (int i = 0; i < 32; ++i) value = std::nextafter(value, -1000.0f);
+    for (int i = 0; i < 64; ++i) around[i] = value = std::nextafter(value, 1000.0f);
+    CheckNumerators(table(), around, 0.0f);
+  }
+}
+
+TEST_P(AttentionKernelsTest, AccumulateValues) {
+  TestRandom random(3);
+  for (int round = 0; round < 160; ++round) {
+    const Temper temper = kTempers[round % 4];
+    const int64_t heads = random.Between(1, 20), slots = 2 * random.Between(1, 40);
+    const int64_t width = 32 * random.Between(1, 6);
+    const int64_t p_stride = (slots + 31) / 32 * 32, v_stride = width + 32 * random.Below(2);
+    const int64_t o_stride = width + 32 * random.Below(2);
+    AlignedArray<uint16_t> p(heads * p_stride), v(slots * v_stride);
+    for (int64_t i = 0; i < p.size(); ++i) p[i] = random.Bf16(temper);
+    for (int64_t i = 0; i < v.size(); ++i) v[i] = random.Bf16(temper);
+    AlignedArray<float> o(heads * o_stride), expected(heads * o_stride);
+    for (int64_t i = 0; i < o.size(); ++i) o[i] = expected[i] = random.Float(Temper::kOrdinary);
+    for (int64_t h = 0; h < heads; ++h) {
+      for (int64_t c = 0; c < width; ++c) {
+        float& sum = expected[h * o_stride + c];
+        for (int64_t s = 0; s < slots; s += 2) {
+          sum = std::fma(Bf16ToFloat(p[h * p_stride + s + 1]),
+                         Bf16ToFloat(v[(s + 1) * v_stride + c]), sum);
+          sum = std::fma(Bf16ToFloat(p[h * p_stride + s]), Bf16ToFloat(v[s * v_stride + c]), sum);
+        }
+      }
+    }
+    table().accumulate_values(p.data(), p_stride, v.data(), v_stride, heads, slots, width, o.data(),
+                              o_stride);
+    for (int64_t i = 0; i < o.size(); ++i) ASSERT_TRUE(SameFloat(expected[i], o[i])) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Tables, AttentionKernelsTest, ::testing::ValuesIn(RunnableTables()),
+                         TableName);
+
+}  // namespace
+}  // namespace toaster::kernels

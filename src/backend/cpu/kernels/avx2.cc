@@ -1,0 +1,29 @@
+// AVX2 with FMA and F16C. The 16 lanes of a sum are two vectors.
+
+#include <immintrin.h>
+
+#include "backend/cpu/kernels/avx2_elements.h"
+#include "backend/cpu/kernels/avx2_index.h"
+#include "backend/cpu/kernels/avx2_matmul.h"
+#include "backend/cpu/kernels/kernels.h"
+
+namespace toaster::kernels {
+
+static constexpr KernelTable kTable = {
+    .name = "avx2",
+    .matmul_bf16 = avx2::MatmulBf16<avx2::Bf16Row>,
+    .matmul_e4m3 = avx2::MatmulBf16<avx2::E4m3Row>,
+    .matmul_e2m1 = avx2::MatmulBf16<avx2::E2m1Row>,
+    .matmul_f32 = avx2::MatmulF32,
+    .round_bf16 = avx2::RoundRowToBf16,
+    .quantize_e4m3 = avx2::QuantizeE4m3,
+    .expand_entry = avx2::ExpandEntry,
+    .softmax_numerators = avx2::SoftmaxNumerators,
+    .accumulate_values = avx2::AccumulateValues,
+    .swiglu = avx2::Swiglu,
+    .index_scores = avx2::IndexScores,
+};
+
+const KernelTable& Avx2() { return kTable; }
+
+}  // namespace toaster::kernels

@@ -1,0 +1,31 @@
+// AVX-512 with BF16, VNNI and VBMI. vdpbf16ps multiplies pairs of BF16 numbers, adds the odd
+// product before the even one with a rounding each, and takes denormals for zero whatever the mode:
+// the order of summation is defined after it.
+
+#include <immintrin.h>
+
+#include "backend/cpu/kernels/avx512_elements.h"
+#include "backend/cpu/kernels/avx512_index.h"
+#include "backend/cpu/kernels/avx512_matmul.h"
+#include "backend/cpu/kernels/kernels.h"
+
+namespace toaster::kernels {
+
+static constexpr KernelTable kTable = {
+    .name = "avx512",
+    .matmul_bf16 = avx512::MatmulBf16<avx512::Bf16Row>,
+    .matmul_e4m3 = avx512::MatmulBf16<avx512::E4m3Row>,
+    .matmul_e2m1 = avx512::MatmulBf16<avx512::E2m1Row>,
+    .matmul_f32 = avx512::MatmulF32,
+    .round_bf16 = avx512::RoundRowToBf16,
+    .quantize_e4m3 = avx512::QuantizeE4m3,
+    .expand_entry = avx512::ExpandEntry,
+    .softmax_numerators = avx512::SoftmaxNumerators,
+    .accumulate_values = avx512::AccumulateValues,
+    .swiglu = avx512::Swiglu,
+    .index_scores = avx512::IndexScores,
+};
+
+const KernelTable& Avx512Bf16() { return kTable; }
+
+}  // namespace toaster::kernels

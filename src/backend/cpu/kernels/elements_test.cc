@@ -1,0 +1,128 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <span>
+
+#include "backend/cpu/kernels/test_support.h"
+#include "tensor/elementary.h"
+#include "tensor/summation.h"
+
+namespace toaster::kernels {
+namespace {
+
+class ElementsTest : public KernelTest {};
+
+TEST_P(ElementsTest, RoundBf16) {
+  TestRandom random(1);
+  for (int64_t n = 1; n <= 200; ++n) {
+    const int64_t padded = (n + 31) / 32 * 32;
+    AlignedArray<float> x(padded);
+    AlignedArray<uint16_t> out(padded);
+    for (const Temper temper : kTempers) {
+      for (int64_t i = 0; i < n; ++i) x[i] = random.Float(temper);
+      for (int64_t i = n; i < padded; ++i) x[i] = 1.0f;
+      for (int64_t i = 0; i < padded; ++i) out[i] = 0x1234;
+      table().round_bf16(x.data(), n, out.data());
+      for (int64_t i = 0; i < n; ++i) {
+        ASSERT_TRUE(SameBf16(FloatToBf16(x[i]), out[i])) << x[i];
+        // The payload aside, denormals count here: rounding is no arithmetic.
+        if (x[i] == x[i]) {
+          ASSERT_EQ(FloatToBf16(x[i]), out[i]);
+        }
+      }
+      for (int64_t i = n; i < padded; ++i) ASSERT_EQ(out[i], 0);
+    }
+  }
+}
+
+void DefineQuantizeE4m3(const float* x, uint16_t* out) {
+  float amax = kE4m3AmaxFloor;
+  for (int i = 0; i < 128; ++i) {
+    if (std::fabs(x[i]) > amax) amax = std::fabs(x[i]);
+  }
+  const float scale = E8m0ToFloat(BlockScaleByte(amax, kE4m3InverseMax));
+  for (int i = 0; i < 128; ++i) {
+    out[i] = FloatToBf16(E4m3ToFloat(FloatToE4m3(x[i] / scale)) * scale);
+  }
+}
+
+TEST_P(ElementsTest, QuantizeE4m3) {
+  TestRandom random(2);
+  AlignedArray<float> x(512);
+  AlignedArray<uint16_t> out(512);
+  uint16_t expected[128];
+  for (int round = 0; round < 2000; ++round) {
+    const Temper temper = kTempers[round % 4];
+    const int shift = static_cast<int>(random.Between(-140, 120));
+    for (float& value : std::span(x.data(), 512)) {
+      value = random.Float(temper);
+      // Ordinary numbers of every size, with some far smaller than the largest.
+      if (temper == Temper::kOrdinary) {
+        value = std::ldexp(value, shift - static_cast<int>(random.Below(4) * random.Below(7)));
+      }
+      if (temper == Temper::kAll && random.Below(8)) value = 1.0f;
+    }
+    table().quantize_e4m3(x.data(), 512, out.data());
+    for (int block = 0; block < 4; ++block) {
+      DefineQuantizeE4m3(x.data() + 128 * block, expected);
+      for (int i = 0; i < 128; ++i) {
+        ASSERT_TRUE(SameBf16(expected[i], out[128 * block + i]))
+            << x[128 * block + i] << " round " << round;
+      }
+    }
+  }
+}
+
+// Every tie and near-tie of the rounding to E4M3.
+TEST_P(ElementsTest, QuantizeE4m3Ties) {
+  AlignedArray<float> x(128);
+  AlignedArray<uint16_t> out(128);
+  uint16_t expected[128];
+  for (int code = 0; code < 126; ++code) {
+    const float low = E4m3ToFloat(static_cast<uint8_t>(code));
+    const float high = E4m3ToFloat(static_cast<uint8_t>(code + 1));
+    const float middle = (low + high) / 2;
+    const float near[] = {low, middle, high, std::nextafter(middle, 0.0f),
+                          std::nextafter(middle, 500.0f)};
+    for (int i = 0; i < 128; ++i) x[i] = near[i % 5] * (i % 2 ? -1.0f : 1.0f);
+    x[127] = 448.0f;
+    table().quantize_e4m3(x.data(), 128, out.data());
+    DefineQuantizeE4m3(x.data(), expected);
+    for (int i = 0; i < 128; ++i) ASSERT_TRUE(SameBf16(expected[i], out[i])) << x[i];
+  }
+}
+
+TEST_P(ElementsTest, Swiglu) {
+  TestRandom random(3);
+  for (int64_t n = 1; n <= 150; ++n) {
+    const int64_t padded = (n + 31) / 32 * 32;
+    AlignedArray<float> gate(padded), up(padded), out(padded);
+    for (const Temper temper : kTempers) {
+      for (const float limit : {0.0f, 10.0f, 0.5f}) {
+        const float weight = random.Float(Temper::kOrdinary);
+        for (int64_t i = 0; i < n; ++i) {
+          gate[i] = random.Float(temper);
+          up[i] = random.Float(temper);
+        }
+        for (int64_t i = 0; i < padded; ++i) out[i] = 77.0f;
+        table().swiglu(gate.data(), up.data(), n, limit, weight, out.data());
+        for (int64_t i = 0; i < n; ++i) {
+          float g = gate[i], u = up[i];
+          if (limit > 0) {
+            if (g > limit) g = limit;
+            if (u > limit) u = limit;
+            if (u < -limit) u = -limit;
+          }
+          ASSERT_TRUE(SameFloat(weight * ((g * Sigmoid(g)) * u), out[i]))
+              << gate[i] << " " << up[i];
+        }
+        for (int64_t i = n; i < padded; ++i) ASSERT_EQ(out[i], 77.0f);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Tables, ElementsTest, ::testing::ValuesIn(RunnableTables()), TableName);
+
+}  // namespace
+}  // namespace toaster::kernels
