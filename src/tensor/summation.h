@@ -58,11 +58,20 @@ static inline float SumFloat(const float* a, int64_t n) {
 
 /// The order of DotBf16 on BF16 values that are held as floats.
 static inline float DotPairs(const float* a, const float* b, int64_t n) {
+  constexpr int kStep = 2 * kLanes;
   float lanes[kLanes] = {};
-  for (int64_t k = 0; k < n; k += 2) {
-    float& lane = lanes[k / 2 % kLanes];
-    if (k + 1 < n) lane = std::fma(a[k + 1], b[k + 1], lane);
-    lane = std::fma(a[k], b[k], lane);
+  for (int64_t k = 0; k < n; k += kStep) {
+    float last_a[kStep] = {}, last_b[kStep] = {};
+    const float *step_a = a + k, *step_b = b + k;
+    if (n - k < kStep) {
+      for (int64_t i = 0; i < n - k; ++i) last_a[i] = step_a[i], last_b[i] = step_b[i];
+      step_a = last_a, step_b = last_b;
+    }
+    for (int odd = 1; odd >= 0; --odd) {
+      for (int i = 0; i < kLanes; ++i) {
+        lanes[i] = __builtin_fmaf(step_a[2 * i + odd], step_b[2 * i + odd], lanes[i]);
+      }
+    }
   }
   return FoldLanes(lanes);
 }

@@ -1,13 +1,10 @@
 // Router and experts, section 10.
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 #include <vector>
 
 #include "backend/reference/reference_backend.h"
 #include "backend/row_operations.h"
-#include "tensor/block_quantization.h"
 #include "tensor/elementary.h"
 
 namespace toaster {
@@ -26,27 +23,27 @@ void ReferenceBackend::Route(const Tensor& x, const RouteParameters& parameters,
   }
 }
 
-void ReferenceBackend::Expert(const float* x, int64_t width, const ExpertMatrices& expert,
-                              const float* route_weight, float limit, float* output) const {
-  Tensor row({1, width}), input, gate, up, y;
-  std::copy_n(x, width, row.data());
-  LinearInput(row, *expert.w1, input);
+void ReferenceBackend::Expert(const Tensor& x, const ExpertMatrices& expert,
+                              const std::vector<float>& weights, float limit,
+                              Tensor& output) const {
+  Tensor input, gate, up;
+  LinearInput(x, *expert.w1, input);
   Multiply(input, *expert.w1, gate);
-  LinearInput(row, *expert.w3, input);
+  LinearInput(x, *expert.w3, input);
   Multiply(input, *expert.w3, up);
-  for (int64_t i = 0; i < gate.size(); ++i) {
-    float g = Round(gate.data()[i]), u = Round(up.data()[i]);
-    if (limit > 0) {
-      g = std::min(g, limit);
-      u = std::clamp(u, -limit, limit);
+  for (int64_t row = 0; row < x.rows(); ++row) {
+    for (int64_t i = 0; i < gate.width(); ++i) {
+      float g = Round(gate.Row(row)[i]), u = Round(up.Row(row)[i]);
+      if (limit > 0) {
+        g = std::min(g, limit);
+        u = std::clamp(u, -limit, limit);
+      }
+      gate.Row(row)[i] = Round(weights[static_cast<size_t>(row)] * (g * Sigmoid(g) * u));
     }
-    float a = g * Sigmoid(g) * u;
-    if (route_weight != nullptr) a *= *route_weight;
-    gate.data()[i] = Round(a);
   }
   LinearInput(gate, *expert.w2, input);
-  Multiply(input, *expert.w2, y);
-  for (int64_t i = 0; i < y.size(); ++i) output[i] = Round(y.data()[i]);
+  Multiply(input, *expert.w2, output);
+  for (int64_t i = 0; i < output.size(); ++i) output.data()[i] = Round(output.data()[i]);
 }
 
 void ReferenceBackend::Experts(const Tensor& x, const Routing& routing,
@@ -55,23 +52,30 @@ void ReferenceBackend::Experts(const Tensor& x, const Routing& routing,
   const int64_t k = routing.experts_per_token, d = shared.w2->rows;
   output.Reshape({x.rows(), d});
   output.Fill(0);
-  std::vector<float> y(static_cast<size_t>(d));
-  std::vector<int64_t> slots(static_cast<size_t>(k));
-  for (int64_t row = 0; row < x.rows(); ++row) {
-    const int32_t* chosen = routing.experts.data() + row * k;
-    std::iota(slots.begin(), slots.end(), 0);
-    std::stable_sort(slots.begin(), slots.end(),
-                     [&](int64_t a, int64_t b) { return chosen[a] < chosen[b]; });
-    for (const int64_t slot : slots) {
-      Expert(x.Row(row), x.width(), experts[static_cast<size_t>(chosen[slot])],
-             routing.weights.data() + row * k + slot, swiglu_limit, y.data());
-      for (int64_t i = 0; i < d; ++i) output.Row(row)[i] += y[static_cast<size_t>(i)];
+  Tensor inputs, results;
+  for (size_t e = 0; e < experts.size(); ++e) {
+    std::vector<int64_t> rows;
+    std::vector<float> weights;
+    for (size_t i = 0; i < routing.experts.size(); ++i) {
+      if (routing.experts[i] != static_cast<int32_t>(e)) continue;
+      rows.push_back(static_cast<int64_t>(i) / k);
+      weights.push_back(routing.weights[i]);
     }
-    Expert(x.Row(row), x.width(), shared, nullptr, swiglu_limit, y.data());
-    for (int64_t i = 0; i < d; ++i) {
-      output.Row(row)[i] = Round(output.Row(row)[i] + y[static_cast<size_t>(i)]);
+    if (rows.empty()) continue;
+    inputs.Reshape({static_cast<int64_t>(rows.size()), x.width()});
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::copy_n(x.Row(rows[i]), x.width(), inputs.Row(static_cast<int64_t>(i)));
+    }
+    Expert(inputs, experts[e], weights, swiglu_limit, results);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      for (int64_t c = 0; c < d; ++c)
+        output.Row(rows[i])[c] += results.Row(static_cast<int64_t>(i))[c];
     }
   }
+  // The shared expert has no routing weight; multiplying by one changes nothing.
+  Expert(x, shared, std::vector<float>(static_cast<size_t>(x.rows()), 1.0f), swiglu_limit, results);
+  for (int64_t i = 0; i < output.size(); ++i)
+    output.data()[i] = Round(output.data()[i] + results.data()[i]);
 }
 
 }  // namespace toaster

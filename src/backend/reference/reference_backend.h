@@ -49,9 +49,9 @@ class ReferenceBackend : public Backend {
   void Multiply(const Tensor& x, const Matrix& weight, Tensor& y) const;
   /// The inputs that `weight` sees: quantised if it is.
   void LinearInput(const Tensor& x, const Matrix& weight, Tensor& input) const;
-  /// One expert on one row; `route_weight` null for the shared one.
-  void Expert(const float* x, int64_t width, const ExpertMatrices& expert,
-              const float* route_weight, float limit, float* output) const;
+  /// One expert on the rows x that chose it, with their routing weights.
+  void Expert(const Tensor& x, const ExpertMatrices& expert, const std::vector<float>& weights,
+              float limit, Tensor& output) const;
 };
 
 }  // namespace toaster
