@@ -7,20 +7,22 @@
 
 namespace toaster::kernels::avx2 {
 
-static void RoundRowToBf16(const float* x, int64_t n, uint16_t* out) {
+namespace {
+
+void RoundRowToBf16(const float* x, int64_t n, uint16_t* out) {
   for (int64_t i = 0; i < RoundUp(n, 32); i += 8) {
     const __m256 values = _mm256_maskload_ps(x + i, FirstLanes(n - i));
     StoreBytes16(out + i, LowWords(RoundToBf16Bits(values)));
   }
 }
 
-static inline float LargestLane(__m256 x) {
+inline float LargestLane(__m256 x) {
   __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   four = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 }
 
-static void QuantizeE4m3(const float* x, int64_t n, uint16_t* out) {
+void QuantizeE4m3(const float* x, int64_t n, uint16_t* out) {
   const __m256 sign_bit = _mm256_set1_ps(-0.0f);
   for (int64_t block = 0; block < n; block += 128) {
     // The operand order keeps a NaN out of the maximum, as the scalar comparison does.
@@ -50,7 +52,7 @@ static void QuantizeE4m3(const float* x, int64_t n, uint16_t* out) {
   }
 }
 
-static void ExpandEntry(const uint8_t* entry, int64_t plain, int64_t rotary, uint16_t* out) {
+void ExpandEntry(const uint8_t* entry, int64_t plain, int64_t rotary, uint16_t* out) {
   const uint8_t* scales = entry + plain + 2 * rotary;
   for (int64_t i = 0; i < plain; i += 8) {
     const __m256 scale = _mm256_set1_ps(E8m0ToFloat(scales[i / 64]));
@@ -63,8 +65,7 @@ static void ExpandEntry(const uint8_t* entry, int64_t plain, int64_t rotary, uin
   for (int64_t i = plain + rotary; i < RoundUp(plain + rotary, 32); ++i) out[i] = 0;
 }
 
-static void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uint16_t* p,
-                              float* lanes) {
+void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uint16_t* p, float* lanes) {
   __m256 sums[2] = {_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8)};
   for (int64_t i = 0; i < n; i += 16) {
     for (int half = 0; half < 2; ++half) {
@@ -79,9 +80,8 @@ static void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uin
   _mm256_storeu_ps(lanes + 8, sums[1]);
 }
 
-static void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t* v,
-                             int64_t v_stride, int64_t heads, int64_t slots, int64_t width,
-                             float* o, int64_t o_stride) {
+void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t* v, int64_t v_stride,
+                      int64_t heads, int64_t slots, int64_t width, float* o, int64_t o_stride) {
   for (int64_t h = 0; h < heads; ++h) {
     for (int64_t column = 0; column < width; column += 8) {
       __m256 sums = _mm256_loadu_ps(o + h * o_stride + column);
@@ -97,8 +97,7 @@ static void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t
   }
 }
 
-static void Swiglu(const float* gate, const float* up, int64_t n, float limit, float weight,
-                   float* out) {
+void Swiglu(const float* gate, const float* up, int64_t n, float limit, float weight, float* out) {
   const __m256 high = _mm256_set1_ps(limit), low = _mm256_set1_ps(-limit);
   const __m256 one = _mm256_set1_ps(1.0f);
   for (int64_t i = 0; i < n; i += 8) {
@@ -115,5 +114,7 @@ static void Swiglu(const float* gate, const float* up, int64_t n, float limit, f
     _mm256_maskstore_ps(out + i, inside, _mm256_mul_ps(_mm256_set1_ps(weight), product));
   }
 }
+
+}  // namespace
 
 }  // namespace toaster::kernels::avx2

@@ -7,8 +7,10 @@
 
 namespace toaster::kernels::avx2 {
 
+namespace {
+
 /// 16 bytes of E2M1 codes to 32 bytes: twice the value, in the order of the codes.
-static inline __m256i Doubled(const uint8_t* packed) {
+inline __m256i Doubled(const uint8_t* packed) {
   const __m128i table = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
   const __m128i bytes = LoadBytes16(packed);
   const __m128i nibble = _mm_set1_epi8(15);
@@ -17,7 +19,7 @@ static inline __m256i Doubled(const uint8_t* packed) {
   return _mm256_set_m128i(_mm_unpackhi_epi8(low, high), _mm_unpacklo_epi8(low, high));
 }
 
-static float IndexScore(const IndexQuery& query, const uint8_t* key) {
+float IndexScore(const IndexQuery& query, const uint8_t* key) {
   const uint8_t* key_scales = key + query.width / 2;
   __m256 lanes[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
   for (int64_t head = 0; head < query.padded_heads; head += 8) {
@@ -49,9 +51,11 @@ static float IndexScore(const IndexQuery& query, const uint8_t* key) {
   return RoundBf16(Fold(lanes[0], lanes[1]));
 }
 
-static void IndexScores(const IndexQuery& query, const uint8_t* keys, int64_t count, float* out) {
+void IndexScores(const IndexQuery& query, const uint8_t* keys, int64_t count, float* out) {
   const int64_t key_bytes = query.width / 2 + query.width / 32;
   for (int64_t i = 0; i < count; ++i) out[i] = IndexScore(query, keys + i * key_bytes);
 }
+
+}  // namespace
 
 }  // namespace toaster::kernels::avx2

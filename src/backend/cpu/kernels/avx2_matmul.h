@@ -8,7 +8,9 @@
 
 namespace toaster::kernels::avx2 {
 
-static constexpr int kStep = 32;  // BF16 numbers that one step over all lanes takes
+namespace {
+
+constexpr int kStep = 32;  // BF16 numbers that one step over all lanes takes
 
 struct Bf16Row {
   static void Expand(const WeightRows& w, int64_t row, uint16_t* out) {
@@ -42,7 +44,7 @@ struct E2m1Row {
 };
 
 template <int kRows>
-static inline void DotTile(const uint16_t* weights, const uint16_t* x, int64_t padded, float* y) {
+inline void DotTile(const uint16_t* weights, const uint16_t* x, int64_t padded, float* y) {
   __m256 low[kRows], high[kRows];
   for (int r = 0; r < kRows; ++r) low[r] = high[r] = _mm256_setzero_ps();
   for (int64_t k = 0; k < padded; k += kStep) {
@@ -62,8 +64,8 @@ static inline void DotTile(const uint16_t* weights, const uint16_t* x, int64_t p
 }
 
 template <typename Format>
-static void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
-                       float* y, int64_t y_stride, std::byte* scratch) {
+void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
+                int64_t y_stride, std::byte* scratch) {
   constexpr int kRowTile = 4;
   const int64_t padded = RoundUp(w.inner, kStep);
   auto* expanded = reinterpret_cast<uint16_t*>(scratch);
@@ -83,8 +85,8 @@ static void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride,
   }
 }
 
-static void MatmulF32(const WeightRows& w, const float* x, int64_t x_stride, int64_t tokens,
-                      float* y, int64_t y_stride, std::byte* scratch) {
+void MatmulF32(const WeightRows& w, const float* x, int64_t x_stride, int64_t tokens, float* y,
+               int64_t y_stride, std::byte* scratch) {
   for (int64_t r = 0; r < w.rows; ++r) {
     const auto* data = reinterpret_cast<const float*>(w.data + r * w.row_bytes);
     for (int64_t t = 0; t < tokens; ++t) {
@@ -100,5 +102,7 @@ static void MatmulF32(const WeightRows& w, const float* x, int64_t x_stride, int
     }
   }
 }
+
+}  // namespace
 
 }  // namespace toaster::kernels::avx2

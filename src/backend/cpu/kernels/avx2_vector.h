@@ -11,39 +11,39 @@
 
 namespace toaster::kernels::avx2 {
 
-static inline __m256 AsFloats(__m256i bits) { return _mm256_castsi256_ps(bits); }
-static inline __m256i AsBits(__m256 x) { return _mm256_castps_si256(x); }
-static inline __m128i LoadBytes16(const void* p) {
+namespace {
+
+inline __m256 AsFloats(__m256i bits) { return _mm256_castsi256_ps(bits); }
+inline __m256i AsBits(__m256 x) { return _mm256_castps_si256(x); }
+inline __m128i LoadBytes16(const void* p) {
   return _mm_loadu_si128(static_cast<const __m128i*>(p));
 }
-static inline __m256i LoadBytes32(const void* p) {
+inline __m256i LoadBytes32(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
-static inline void StoreBytes16(void* p, __m128i x) {
-  _mm_storeu_si128(static_cast<__m128i*>(p), x);
-}
+inline void StoreBytes16(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
 
-static inline int64_t RoundUp(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-static inline int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t RoundUp(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+inline int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /// Mask of the lanes below `count` for _mm256_maskload_ps; any count.
-static inline __m256i FirstLanes(int64_t count) {
+inline __m256i FirstLanes(int64_t count) {
   const int limit = static_cast<int>(count < 0 ? 0 : Least(count, 8));
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
 /// 8 BF16 numbers as floats.
-static inline __m256 FromBf16(__m128i bits) {
+inline __m256 FromBf16(__m128i bits) {
   return AsFloats(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
 /// The odd and the even ones of 16 BF16 numbers as floats.
-static inline __m256 OddOf(__m256i bits) {
+inline __m256 OddOf(__m256i bits) {
   return AsFloats(_mm256_and_si256(bits, _mm256_set1_epi32(static_cast<int>(0xFFFF0000))));
 }
-static inline __m256 EvenOf(__m256i bits) { return AsFloats(_mm256_slli_epi32(bits, 16)); }
+inline __m256 EvenOf(__m256i bits) { return AsFloats(_mm256_slli_epi32(bits, 16)); }
 
 /// FloatToBf16, the result in the low half of each lane.
-static inline __m256i RoundToBf16Bits(__m256 x) {
+inline __m256i RoundToBf16Bits(__m256 x) {
   const __m256i bits = AsBits(x);
   const __m256i high = _mm256_srli_epi32(bits, 16);
   const __m256i even = _mm256_and_si256(high, _mm256_set1_epi32(1));
@@ -53,17 +53,15 @@ static inline __m256i RoundToBf16Bits(__m256 x) {
   return _mm256_blendv_epi8(rounded, _mm256_or_si256(high, _mm256_set1_epi32(0x40)), nan);
 }
 
-static inline __m256 RoundToBf16(__m256 x) {
-  return AsFloats(_mm256_slli_epi32(RoundToBf16Bits(x), 16));
-}
+inline __m256 RoundToBf16(__m256 x) { return AsFloats(_mm256_slli_epi32(RoundToBf16Bits(x), 16)); }
 
 /// The low halves of 8 lanes as 8 words.
-static inline __m128i LowWords(__m256i lanes) {
+inline __m128i LowWords(__m256i lanes) {
   return _mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
 }
 
 /// FoldLanes of lanes 0-7 and 8-15.
-static inline float Fold(__m256 low, __m256 high) {
+inline float Fold(__m256 low, __m256 high) {
   const __m256 eight = _mm256_add_ps(low, high);
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -71,7 +69,7 @@ static inline float Fold(__m256 low, __m256 high) {
 }
 
 /// Exp of tensor/elementary.h.
-static inline __m256 VectorExp(__m256 x) {
+inline __m256 VectorExp(__m256 x) {
   const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(kLog2E)),
                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(kLn2High), x);
@@ -99,7 +97,7 @@ static inline __m256 VectorExp(__m256 x) {
 }
 
 /// 8 E4M3 codes as floats, exact: as half-precision numbers they are 2^-8 of their value.
-static inline __m256 FromE4m3(const uint8_t* codes) {
+inline __m256 FromE4m3(const uint8_t* codes) {
   const __m128i words = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
   const __m128i half =
       _mm_and_si128(_mm_slli_epi16(words, 7), _mm_set1_epi16(static_cast<int16_t>(0xBF80)));
@@ -108,5 +106,7 @@ static inline __m256 FromE4m3(const uint8_t* codes) {
       _mm_cmpeq_epi16(_mm_and_si128(words, _mm_set1_epi16(0x7F)), _mm_set1_epi16(0x7F));
   return _mm256_or_ps(value, AsFloats(_mm256_cvtepi16_epi32(nan)));
 }
+
+}  // namespace
 
 }  // namespace toaster::kernels::avx2

@@ -7,18 +7,20 @@
 
 namespace toaster::kernels::avx512 {
 
-static inline void StoreWords(uint16_t* out, __m512i dwords) {
+namespace {
+
+inline void StoreWords(uint16_t* out, __m512i dwords) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi32_epi16(dwords));
 }
 
-static void RoundRowToBf16(const float* x, int64_t n, uint16_t* out) {
+void RoundRowToBf16(const float* x, int64_t n, uint16_t* out) {
   for (int64_t i = 0; i < RoundUp(n, 32); i += 16) {
     const __mmask16 inside = i < n ? FirstLanes(Least(n - i, 16)) : FirstLanes(0);
     StoreWords(out + i, RoundToBf16Bits(_mm512_maskz_loadu_ps(inside, x + i)));
   }
 }
 
-static void QuantizeE4m3(const float* x, int64_t n, uint16_t* out) {
+void QuantizeE4m3(const float* x, int64_t n, uint16_t* out) {
   const __m512i magnitude_bits = _mm512_set1_epi32(0x7FFFFFFF);
   for (int64_t block = 0; block < n; block += 128) {
     // The operand order keeps a NaN out of the maximum, as the scalar comparison does.
@@ -48,7 +50,7 @@ static void QuantizeE4m3(const float* x, int64_t n, uint16_t* out) {
   }
 }
 
-static void ExpandEntry(const uint8_t* entry, int64_t plain, int64_t rotary, uint16_t* out) {
+void ExpandEntry(const uint8_t* entry, int64_t plain, int64_t rotary, uint16_t* out) {
   const uint8_t* scales = entry + plain + 2 * rotary;
   for (int64_t i = 0; i < plain; i += 32) {
     const __m512i codes =
@@ -62,8 +64,7 @@ static void ExpandEntry(const uint8_t* entry, int64_t plain, int64_t rotary, uin
   }
 }
 
-static void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uint16_t* p,
-                              float* lanes) {
+void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uint16_t* p, float* lanes) {
   __m512 sums = _mm512_loadu_ps(lanes);
   for (int64_t i = 0; i < n; i += 16) {
     const __m512 e = VectorExp(_mm512_sub_ps(_mm512_loadu_ps(scores + i), _mm512_set1_ps(maximum)));
@@ -73,9 +74,8 @@ static void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uin
   _mm512_storeu_ps(lanes, sums);
 }
 
-static void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t* v,
-                             int64_t v_stride, int64_t heads, int64_t slots, int64_t width,
-                             float* o, int64_t o_stride) {
+void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t* v, int64_t v_stride,
+                      int64_t heads, int64_t slots, int64_t width, float* o, int64_t o_stride) {
   for (int64_t h = 0; h < heads; ++h) {
     for (int64_t column = 0; column < width; column += 16) {
       __m512 sums = _mm512_loadu_ps(o + h * o_stride + column);
@@ -93,8 +93,7 @@ static void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t
   }
 }
 
-static void Swiglu(const float* gate, const float* up, int64_t n, float limit, float weight,
-                   float* out) {
+void Swiglu(const float* gate, const float* up, int64_t n, float limit, float weight, float* out) {
   const __m512 high = _mm512_set1_ps(limit), low = _mm512_set1_ps(-limit);
   const __m512 one = _mm512_set1_ps(1.0f);
   for (int64_t i = 0; i < n; i += 16) {
@@ -111,5 +110,7 @@ static void Swiglu(const float* gate, const float* up, int64_t n, float limit, f
     _mm512_mask_storeu_ps(out + i, inside, _mm512_mul_ps(_mm512_set1_ps(weight), product));
   }
 }
+
+}  // namespace
 
 }  // namespace toaster::kernels::avx512

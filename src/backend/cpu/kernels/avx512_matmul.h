@@ -8,7 +8,9 @@
 
 namespace toaster::kernels::avx512 {
 
-static constexpr int kStep = 32;  // BF16 numbers in a vector
+namespace {
+
+constexpr int kStep = 32;  // BF16 numbers in a vector
 
 struct Bf16Row {
   static void Expand(const WeightRows& w, int64_t row, uint16_t* out) {
@@ -50,8 +52,8 @@ struct E2m1Row {
 };
 
 template <int kRows, int kTokens>
-static inline void DotTile(const uint16_t* weights, const uint16_t* x, int64_t x_stride,
-                           int64_t padded, float* y, int64_t y_stride) {
+inline void DotTile(const uint16_t* weights, const uint16_t* x, int64_t x_stride, int64_t padded,
+                    float* y, int64_t y_stride) {
   __m512 sums[kRows][kTokens];
   for (int r = 0; r < kRows; ++r) {
     for (int t = 0; t < kTokens; ++t) sums[r][t] = _mm512_setzero_ps();
@@ -70,8 +72,8 @@ static inline void DotTile(const uint16_t* weights, const uint16_t* x, int64_t x
 }
 
 template <typename Format>
-static void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
-                       float* y, int64_t y_stride, std::byte* scratch) {
+void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
+                int64_t y_stride, std::byte* scratch) {
   constexpr int kRowTile = 4;
   const int64_t padded = RoundUp(w.inner, kStep);
   auto* expanded = reinterpret_cast<uint16_t*>(scratch);
@@ -92,8 +94,8 @@ static void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride,
   }
 }
 
-static void MatmulF32(const WeightRows& w, const float* x, int64_t x_stride, int64_t tokens,
-                      float* y, int64_t y_stride, std::byte* scratch) {
+void MatmulF32(const WeightRows& w, const float* x, int64_t x_stride, int64_t tokens, float* y,
+               int64_t y_stride, std::byte* scratch) {
   for (int64_t r = 0; r < w.rows; ++r) {
     const uint8_t* data = w.data + r * w.row_bytes;
     for (int64_t t = 0; t < tokens; ++t) {
@@ -107,5 +109,7 @@ static void MatmulF32(const WeightRows& w, const float* x, int64_t x_stride, int
     }
   }
 }
+
+}  // namespace
 
 }  // namespace toaster::kernels::avx512

@@ -11,33 +11,33 @@
 
 namespace toaster::kernels::avx512 {
 
-static inline __m512 AsFloats(__m512i bits) { return _mm512_castsi512_ps(bits); }
-static inline __m512i AsBits(__m512 x) { return _mm512_castps_si512(x); }
+namespace {
+
+inline __m512 AsFloats(__m512i bits) { return _mm512_castsi512_ps(bits); }
+inline __m512i AsBits(__m512 x) { return _mm512_castps_si512(x); }
 
 /// Lanes below `count` (0..16).
-static inline __mmask16 FirstLanes(int64_t count) {
-  return static_cast<__mmask16>((1u << count) - 1);
-}
-static inline __mmask32 FirstWords(int64_t count) {
+inline __mmask16 FirstLanes(int64_t count) { return static_cast<__mmask16>((1u << count) - 1); }
+inline __mmask32 FirstWords(int64_t count) {
   return static_cast<__mmask32>((uint64_t{1} << count) - 1);
 }
 
-static inline int64_t RoundUp(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-static inline int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t RoundUp(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+inline int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /// sums + odd products + even products, in this order.
-static inline __m512 AddProducts(__m512 sums, __m512i a, __m512i b) {
+inline __m512 AddProducts(__m512 sums, __m512i a, __m512i b) {
   return _mm512_dpbf16_ps(sums, (__m512bh)a, (__m512bh)b);
 }
 
 /// 16 BF16 numbers as floats.
-static inline __m512 FromBf16(__m256i bits) {
+inline __m512 FromBf16(__m256i bits) {
   return AsFloats(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
 /// FloatToBf16, the result in the low half of each lane. vcvtneps2bf16 is no help: it flushes
 /// denormals.
-static inline __m512i RoundToBf16Bits(__m512 x) {
+inline __m512i RoundToBf16Bits(__m512 x) {
   const __m512i bits = AsBits(x);
   const __m512i even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_srli_epi32(
@@ -46,12 +46,10 @@ static inline __m512i RoundToBf16Bits(__m512 x) {
   return _mm512_mask_or_epi32(rounded, nan, _mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
 }
 
-static inline __m512 RoundToBf16(__m512 x) {
-  return AsFloats(_mm512_slli_epi32(RoundToBf16Bits(x), 16));
-}
+inline __m512 RoundToBf16(__m512 x) { return AsFloats(_mm512_slli_epi32(RoundToBf16Bits(x), 16)); }
 
 /// FoldLanes of one vector.
-static inline float Fold(__m512 lanes) {
+inline float Fold(__m512 lanes) {
   const __m256 eight =
       _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps(lanes, 1));
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -60,7 +58,7 @@ static inline float Fold(__m512 lanes) {
 }
 
 /// Exp of tensor/elementary.h.
-static inline __m512 VectorExp(__m512 x) {
+inline __m512 VectorExp(__m512 x) {
   const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(kLog2E)),
                                         _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(kLn2High), x);
@@ -88,7 +86,7 @@ static inline __m512 VectorExp(__m512 x) {
 }
 
 /// 32 E4M3 codes, widened to words, as BF16 bits of their values; exact.
-static inline __m512i E4m3ToBf16(__m512i codes) {
+inline __m512i E4m3ToBf16(__m512i codes) {
   const __m512i magnitude = _mm512_and_si512(codes, _mm512_set1_epi16(0x7F));
   const __m512i sign = _mm512_slli_epi16(_mm512_and_si512(codes, _mm512_set1_epi16(0x80)), 8);
   __m512i bits = _mm512_add_epi16(_mm512_slli_epi16(magnitude, 4), _mm512_set1_epi16(120 << 7));
@@ -106,11 +104,13 @@ static inline __m512i E4m3ToBf16(__m512i codes) {
 
 /// 32 BF16 numbers times a power of two, by float multiplications: flushes and overflows as the
 /// scalar product does. Inputs that need no rounding afterwards.
-static inline __m512i ScaleBf16(__m512i bits, __m512 scale) {
+inline __m512i ScaleBf16(__m512i bits, __m512 scale) {
   const __m512i high = _mm512_set1_epi32(static_cast<int>(0xFFFF0000));
   const __m512 odd = _mm512_mul_ps(AsFloats(_mm512_and_si512(bits, high)), scale);
   const __m512 even = _mm512_mul_ps(AsFloats(_mm512_slli_epi32(bits, 16)), scale);
   return _mm512_or_si512(_mm512_and_si512(AsBits(odd), high), _mm512_srli_epi32(AsBits(even), 16));
 }
+
+}  // namespace
 
 }  // namespace toaster::kernels::avx512
