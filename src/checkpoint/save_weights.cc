@@ -1,0 +1,193 @@
+#include "checkpoint/save_weights.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+
+namespace toaster {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A file that appears under its name only when it is whole. Write() may be called by several
+// threads.
+class NewFile {
+ public:
+  NewFile(const fs::path& directory, const std::string& name)
+      : path_(directory / name), temporary_(directory / ("." + name + ".partial")) {
+    descriptor_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (descriptor_ < 0) Fail("cannot create", errno);
+  }
+  ~NewFile() {
+    if (descriptor_ < 0) return;
+    close(descriptor_);
+    unlink(temporary_.c_str());
+  }
+  NewFile(const NewFile&) = delete;
+  NewFile& operator=(const NewFile&) = delete;
+
+  /// Takes the space now, so that a full disk is known before hours of writing.
+  void Reserve(int64_t bytes) {
+    if (bytes > 0 && fallocate(descriptor_, 0, 0, bytes) != 0 &&
+        (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)) {
+      Fail(fmt::format("cannot reserve {} bytes", bytes), errno);
+    }
+  }
+
+  void Write(std::span<const std::byte> bytes, int64_t offset) {
+    while (!bytes.empty()) {
+      const ssize_t written = pwrite(descriptor_, bytes.data(), bytes.size(), offset);
+      if (written < 0 && errno == EINTR) continue;
+      if (written <= 0) Fail("cannot write", written < 0 ? errno : EIO);
+      bytes = bytes.subspan(static_cast<size_t>(written));
+      offset += written;
+    }
+  }
+
+  void Finish() {
+    if (fdatasync(descriptor_) != 0) Fail("cannot write", errno);
+    const int descriptor = descriptor_;
+    if (rename(temporary_.c_str(), path_.c_str()) != 0) Fail("cannot rename", errno);
+    descriptor_ = -1;
+    close(descriptor);
+  }
+
+ private:
+  [[noreturn]] void Fail(const std::string& what, int reason) const {
+    throw Error(
+        ErrorCode::kIo,
+        fmt::format("{}: {}: {}{}", path_.string(), what, std::strerror(reason),
+                    reason == ENOSPC || reason == EDQUOT ? "; make room and try again" : ""));
+  }
+
+  fs::path path_;
+  fs::path temporary_;
+  int descriptor_ = -1;
+};
+
+void WriteText(const fs::path& directory, const std::string& name, const std::string& text) {
+  NewFile file(directory, name);
+  file.Write(std::as_bytes(std::span(text)), 0);
+  file.Finish();
+}
+
+// The header of a file, its length in front, padded with spaces to a multiple of eight bytes.
+std::string HeaderBytes(const PlannedFile& file) {
+  std::string text = R"({"__metadata__":{"format":"pt"})";
+  int64_t offset = 0;
+  for (const PlannedTensor& tensor : file.tensors) {
+    const nlohmann::ordered_json entry = {{"dtype", StoredTypeName(tensor.type)},
+                                          {"shape", tensor.shape},
+                                          {"data_offsets", {offset, offset + tensor.bytes()}}};
+    text += fmt::format(",{}:{}", nlohmann::json(tensor.name).dump(), entry.dump());
+    offset += tensor.bytes();
+  }
+  text += "}";
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const uint64_t length = text.size();
+  std::string bytes(sizeof(length), '\0');
+  std::memcpy(bytes.data(), &length, sizeof(length));
+  return bytes + text;
+}
+
+std::string IndexText(const std::vector<PlannedFile>& files, int64_t total) {
+  nlohmann::json map = nlohmann::json::object();
+  for (const PlannedFile& file : files) {
+    for (const PlannedTensor& tensor : file.tensors) map[tensor.name] = file.name;
+  }
+  const nlohmann::ordered_json index = {{"metadata", {{"total_size", total}}},
+                                        {"weight_map", std::move(map)}};
+  return index.dump(2) + "\n";
+}
+
+void CheckSpace(const fs::path& directory, int64_t needed) {
+  std::error_code failure;
+  const fs::space_info space = fs::space(directory, failure);
+  if (failure || static_cast<uint64_t>(needed) <= space.available) return;
+  throw Error(ErrorCode::kIo,
+              fmt::format("{}: the checkpoint takes {:.1f} GB, but only {:.1f} GB are free; make "
+                          "room or choose another place",
+                          directory.string(), static_cast<double>(needed) / 1e9,
+                          static_cast<double>(space.available) / 1e9));
+}
+
+struct Piece {
+  const PlannedTensor* tensor;
+  int64_t offset;  // in the tensor
+  int64_t bytes;
+  int64_t place;  // in the file
+};
+
+std::vector<Piece> CutIntoPieces(const PlannedFile& file, int64_t place) {
+  std::vector<Piece> pieces;
+  for (const PlannedTensor& tensor : file.tensors) {
+    const int64_t size = tensor.bytes();
+    for (int64_t offset = 0; offset < size; offset += kSavePiece) {
+      const int64_t bytes = std::min(kSavePiece, size - offset);
+      pieces.push_back({&tensor, offset, bytes, place});
+      place += bytes;
+    }
+  }
+  return pieces;
+}
+
+}  // namespace
+
+void SaveCheckpoint(const fs::path& directory, const Config& config,
+                    const std::vector<PlannedFile>& files, const TensorSource& source,
+                    ThreadPool& pool, const SaveProgress& progress) {
+  std::error_code failure;
+  fs::create_directories(directory, failure);
+  if (failure) {
+    throw Error(ErrorCode::kIo, fmt::format("{}: cannot make the directory: {}", directory.string(),
+                                            failure.message()));
+  }
+  int64_t total = 0;
+  for (const PlannedFile& file : files) total += file.bytes();
+  CheckSpace(directory, total);
+  for (const char* old : {"config.json", "model.safetensors.index.json", "model.safetensors"}) {
+    fs::remove(directory / old, failure);
+  }
+
+  std::vector<std::vector<std::byte>> buffers(static_cast<size_t>(pool.threads()));
+  std::mutex mutex;
+  int64_t written = 0;
+  for (const PlannedFile& plan : files) {
+    const std::string header = HeaderBytes(plan);
+    const auto header_size = static_cast<int64_t>(header.size());
+    NewFile file(directory, plan.name);
+    file.Reserve(header_size + plan.bytes());
+    file.Write(std::as_bytes(std::span(header)), 0);
+    const std::vector<Piece> pieces = CutIntoPieces(plan, header_size);
+    const auto write = [&](int64_t begin, int64_t end, int thread) {
+      std::vector<std::byte>& buffer = buffers[static_cast<size_t>(thread)];
+      buffer.resize(kSavePiece);
+      for (int64_t i = begin; i < end; ++i) {
+        const Piece& piece = pieces[static_cast<size_t>(i)];
+        const std::span<std::byte> bytes(buffer.data(), static_cast<size_t>(piece.bytes));
+        source(*piece.tensor, piece.offset, bytes);
+        file.Write(bytes, piece.place);
+        const std::lock_guard lock(mutex);
+        written += piece.bytes;
+        if (progress) progress(written, total);
+      }
+    };
+    pool.ParallelFor(static_cast<int64_t>(pieces.size()), 1, write);
+    file.Finish();
+  }
+  if (files.size() > 1) {
+    WriteText(directory, "model.safetensors.index.json", IndexText(files, total));
+  }
+  WriteText(directory, "config.json", config.ToJson());
+}
+
+}  // namespace toaster
