@@ -8,6 +8,9 @@ int main(int argc, char** argv) {
   CLI::App app("Toaster runs DeepSeek V4 models on the machine you have.", "toaster");
   app.require_subcommand(1);
   int exit_code = 0;
+  toaster::AddRunCommand(app, exit_code);
+  toaster::AddLogitsCommand(app, exit_code);
+  toaster::AddRecordCommand(app, exit_code);
   toaster::AddTokenizeCommand(app, exit_code);
   toaster::AddDetokenizeCommand(app, exit_code);
   try {

@@ -1,13 +1,13 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <vector>
 
 #include "apps/commands.h"
+#include "apps/engine_options.h"
 #include "apps/text_input.h"
 #include "base/error.h"
 #include "tokenizer/tokenizer.h"
@@ -68,31 +68,12 @@ void Tokenize(const Options& options) {
   Print(output);
 }
 
-std::vector<int32_t> ParseIds(std::string_view text) {
-  constexpr std::string_view kBetween = " \t\r\n,[]";
-  std::vector<int32_t> ids;
-  for (;;) {
-    text.remove_prefix(std::min(text.find_first_not_of(kBetween), text.size()));
-    if (text.empty()) return ids;
-    const std::string_view word = text.substr(0, text.find_first_of(kBetween));
-    int32_t id = 0;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
-    if (error != std::errc() || end != word.data() + word.size() || id < 0) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("\"{}\" is no token id; give numbers with blanks or commas between",
-                              PrintablePiece(word.substr(0, 40))));
-    }
-    ids.push_back(id);
-    text.remove_prefix(word.size());
-  }
-}
-
 void Detokenize(const Options& options) {
   const Tokenizer tokenizer = TokenizerOf(options.model);
   std::string input;
   for (const std::string& id : options.ids) input += id + " ";
   const std::vector<int32_t> tokens =
-      ParseIds(options.ids.empty() ? ReadInput(options.file) : input);
+      ParseTokenIds(options.ids.empty() ? ReadInput(options.file) : input);
   for (const int32_t id : tokens) {
     if (id >= tokenizer.vocab_size()) {
       throw Error(ErrorCode::kInvalidArgument,

@@ -4,8 +4,7 @@
 //
 // A Backend computes; it knows no layers, no names and no files. Tensors are host floats,
 // row-major, one row per token of a batch; outputs are reshaped by the operation. Weights are seen
-// in place. Section numbers refer to the architecture notes (docs/architecture_notes.md) that
-// follow the V4 report and the reference inference code.
+// in place. Section numbers, here and in the model and tensor folders, are those of docs/model.md.
 //
 // All implementations give the same bits: sums follow tensor/summation.h, elementary functions
 // tensor/elementary.h, roundings tensor/number_formats.h. Where an operation has an order of its

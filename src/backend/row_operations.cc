@@ -117,17 +117,17 @@ void HyperCoefficients(const float* u, const HyperParameters& parameters, int64_
                        float* post, float* comb) {
   const Vector &base = parameters.base, &scale = parameters.scale;
   for (int64_t j = 0; j < n; ++j) {
-    pre[j] = Sigmoid(std::fma(u[j], scale[0], base[j])) + parameters.eps;
-    post[j] = 2.0f * Sigmoid(std::fma(u[n + j], scale[1], base[n + j]));
+    pre[j] = Sigmoid(u[j] * scale[0] + base[j]) + parameters.eps;
+    post[j] = 2.0f * Sigmoid(u[n + j] * scale[1] + base[n + j]);
   }
-  for (int64_t i = 0; i < n * n; ++i) comb[i] = std::fma(u[2 * n + i], scale[2], base[2 * n + i]);
+  for (int64_t i = 0; i < n * n; ++i) comb[i] = u[2 * n + i] * scale[2] + base[2 * n + i];
   Sinkhorn(comb, n, parameters.sinkhorn_iterations, parameters.eps);
 }
 
 void HyperHeadCoefficients(const float* u, const HyperParameters& parameters, int64_t n,
                            float* pre) {
   for (int64_t j = 0; j < n; ++j) {
-    pre[j] = Sigmoid(std::fma(u[j], parameters.scale[0], parameters.base[j])) + parameters.eps;
+    pre[j] = Sigmoid(u[j] * parameters.scale[0] + parameters.base[j]) + parameters.eps;
   }
 }
 

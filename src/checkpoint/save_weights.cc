@@ -142,6 +142,32 @@ std::vector<Piece> CutIntoPieces(const PlannedFile& file, int64_t place) {
 
 }  // namespace
 
+void SaveTensors(const fs::path& directory, const PlannedFile& plan, const TensorSource& source,
+                 ThreadPool& pool, const std::function<void(int64_t bytes)>& after_piece) {
+  const std::string header = HeaderBytes(plan);
+  const auto header_size = static_cast<int64_t>(header.size());
+  NewFile file(directory, plan.name);
+  file.Reserve(header_size + plan.bytes());
+  file.Write(std::as_bytes(std::span(header)), 0);
+  std::vector<std::vector<std::byte>> buffers(static_cast<size_t>(pool.threads()));
+  std::mutex mutex;
+  const std::vector<Piece> pieces = CutIntoPieces(plan, header_size);
+  pool.ParallelFor(
+      static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end, int thread) {
+        std::vector<std::byte>& buffer = buffers[static_cast<size_t>(thread)];
+        buffer.resize(kSavePiece);
+        for (int64_t i = begin; i < end; ++i) {
+          const Piece& piece = pieces[static_cast<size_t>(i)];
+          const std::span<std::byte> bytes(buffer.data(), static_cast<size_t>(piece.bytes));
+          source(*piece.tensor, piece.offset, bytes);
+          file.Write(bytes, piece.place);
+          const std::lock_guard lock(mutex);
+          if (after_piece) after_piece(piece.bytes);
+        }
+      });
+  file.Finish();
+}
+
 void SaveCheckpoint(const fs::path& directory, const Config& config,
                     const std::vector<PlannedFile>& files, const TensorSource& source,
                     ThreadPool& pool, const SaveProgress& progress) {
@@ -158,31 +184,12 @@ void SaveCheckpoint(const fs::path& directory, const Config& config,
     fs::remove(directory / old, failure);
   }
 
-  std::vector<std::vector<std::byte>> buffers(static_cast<size_t>(pool.threads()));
-  std::mutex mutex;
   int64_t written = 0;
   for (const PlannedFile& plan : files) {
-    const std::string header = HeaderBytes(plan);
-    const auto header_size = static_cast<int64_t>(header.size());
-    NewFile file(directory, plan.name);
-    file.Reserve(header_size + plan.bytes());
-    file.Write(std::as_bytes(std::span(header)), 0);
-    const std::vector<Piece> pieces = CutIntoPieces(plan, header_size);
-    const auto write = [&](int64_t begin, int64_t end, int thread) {
-      std::vector<std::byte>& buffer = buffers[static_cast<size_t>(thread)];
-      buffer.resize(kSavePiece);
-      for (int64_t i = begin; i < end; ++i) {
-        const Piece& piece = pieces[static_cast<size_t>(i)];
-        const std::span<std::byte> bytes(buffer.data(), static_cast<size_t>(piece.bytes));
-        source(*piece.tensor, piece.offset, bytes);
-        file.Write(bytes, piece.place);
-        const std::lock_guard lock(mutex);
-        written += piece.bytes;
-        if (progress) progress(written, total);
-      }
-    };
-    pool.ParallelFor(static_cast<int64_t>(pieces.size()), 1, write);
-    file.Finish();
+    SaveTensors(directory, plan, source, pool, [&](int64_t bytes) {
+      written += bytes;
+      if (progress) progress(written, total);
+    });
   }
   if (files.size() > 1) {
     WriteText(directory, "model.safetensors.index.json", IndexText(files, total));

@@ -24,6 +24,12 @@ using SaveProgress = std::function<void(int64_t written, int64_t total)>;
 /// Tensors are asked for in pieces of this many bytes.
 inline constexpr int64_t kSavePiece = 4 << 20;
 
+/// Writes one file of tensors into an existing directory, as SaveCheckpoint() does. `after_piece`,
+/// if given, is told the bytes of each piece that was written, one call at a time.
+void SaveTensors(const std::filesystem::path& directory, const PlannedFile& plan,
+                 const TensorSource& source, ThreadPool& pool,
+                 const std::function<void(int64_t bytes)>& after_piece = nullptr);
+
 /// Writes a checkpoint: `files`, an index if they are more than one, and config.json.
 ///
 /// The directory is made if need be. Every file is written under a temporary name, brought to disk

@@ -140,6 +140,7 @@ void ForwardMoe(Backend& backend, const BlockContext& block, std::span<const int
                                    config.num_experts_per_tok,
                                    static_cast<float>(config.routed_scaling_factor)};
   backend.Route(input, parameters, w.routing);
+  if (block.observer != nullptr) block.observer->BeforeExperts(block.index, w.routing);
   w.experts.clear();
   for (const ExpertWeights& expert : weights.experts) w.experts.push_back(MatricesOf(expert));
   backend.Experts(input, w.routing, w.experts, MatricesOf(weights.shared),

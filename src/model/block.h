@@ -1,6 +1,6 @@
 #pragma once
 
-// One transformer block: hyper-connections around attention and mixture of experts (architecture.md
+// One transformer block: hyper-connections around attention and mixture of experts (section
 // 4).
 
 #include <optional>
@@ -13,12 +13,21 @@
 
 namespace toaster {
 
+/// Told which experts a block is about to use, the moment the router has spoken. May throw Error to
+/// refuse them; then the block's caches are in no defined state.
+class ExpertObserver {
+ public:
+  virtual ~ExpertObserver() = default;
+  virtual void BeforeExperts(int64_t block, const Routing& routing) = 0;
+};
+
 /// Everything about the block that does not change from call to call.
 struct BlockContext {
   const Config& config;
   const BlockWeights& weights;
   int64_t index = 0;                   ///< 0.. main layers, then draft blocks
   std::span<const float> frequencies;  ///< of its layer kind
+  ExpertObserver* observer = nullptr;
 };
 
 /// The rows that a block processes together: segments of one or more sequences.

@@ -9,7 +9,7 @@
 namespace toaster {
 
 /// What one block keeps of one sequence: the window, the compressed entries and indexer keys, the
-/// compressors' tails (serving.md 1.1). Compact in `official` numerics, floats in `fp32`.
+/// compressors' tails. Compact in `official` numerics, floats in `fp32`.
 /// Compressed rows grow as tokens arrive; nothing is reserved.
 struct BlockCache {
   AlignedArray<uint8_t> window;  ///< ring: position p at row p mod sliding_window

@@ -8,8 +8,13 @@
 
 namespace toaster {
 
-Model::Model(const Config& config, const ModelWeights& weights, Backend& backend)
-    : config_(config), weights_(weights), backend_(backend), frequencies_(config) {}
+Model::Model(const Config& config, const ModelWeights& weights, Backend& backend,
+             ExpertObserver* observer)
+    : config_(config),
+      weights_(weights),
+      backend_(backend),
+      observer_(observer),
+      frequencies_(config) {}
 
 std::unique_ptr<SequenceCache> Model::NewCache() const {
   return std::make_unique<SequenceCache>(config_, backend_);
@@ -20,7 +25,7 @@ BlockContext Model::Block(int64_t index) const {
   const BlockWeights& weights = index < layers
                                     ? weights_.layers[static_cast<size_t>(index)]
                                     : weights_.drafts[static_cast<size_t>(index - layers)].block;
-  return {config_, weights, index, frequencies_.ForRatio(config_.ratio(index))};
+  return {config_, weights, index, frequencies_.ForRatio(config_.ratio(index)), observer_};
 }
 
 void Model::MakeRotation(std::span<const Segment> segments, int64_t ratio,

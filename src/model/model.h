@@ -35,7 +35,9 @@ struct ForwardSaved {
 /// tokens are cut into chunks or which sequences share a step.
 class Model {
  public:
-  Model(const Config& config, const ModelWeights& weights, Backend& backend);
+  /// `observer`, if given, is borrowed too.
+  Model(const Config& config, const ModelWeights& weights, Backend& backend,
+        ExpertObserver* observer = nullptr);
 
   const Config& config() const { return config_; }
   Backend& backend() { return backend_; }
@@ -51,7 +53,7 @@ class Model {
   /// Logits [rows, vocabulary] in float of streams [rows, hc_mult, d].
   void Logits(const Tensor& streams, Tensor& logits);
 
-  /// Draft (MTP) block `draft` (architecture.md 13): row i of `streams` is the main model's state
+  /// Draft (MTP) block `draft` (section 13): row i of `streams` is the main model's state
   /// at a position, tokens[i] the token one position later. Runs at positions
   /// cache->draft_length(draft)... and leaves its own streams in `output`.
   void ForwardDraft(int64_t draft, std::span<const int32_t> tokens, const Tensor& streams,
@@ -71,6 +73,7 @@ class Model {
   const Config& config_;
   const ModelWeights& weights_;
   Backend& backend_;
+  ExpertObserver* observer_;
   ModelFrequencies frequencies_;
   BlockWorkspace workspace_;
   Rotation window_rotation_, compressed_rotation_;

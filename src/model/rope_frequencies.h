@@ -7,7 +7,7 @@
 namespace toaster {
 
 /// Radians per position of each rotation pair, for a base and optional YaRN parameters
-/// (architecture.md 6).
+/// (section 6).
 std::vector<float> RopeFrequencies(int64_t rotary, double base, const RopeScaling* scaling);
 
 /// The two tables of a model: layers of ratio 0, and compressed layers.

@@ -1,7 +1,7 @@
 #pragma once
 
 // Simulated quantisation of activations: quantise in blocks with a power-of-two scale, then take
-// the value back (architecture.md 11.3 and 11.4).
+// the value back (section 11.3 and 11.4).
 
 #include <cstdint>
 

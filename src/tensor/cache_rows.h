@@ -23,7 +23,7 @@ int64_t EntryBytes(EntryShape shape);
 /// Bytes of a compact indexer key of `width` numbers: half a byte each and a scale byte per 32.
 int64_t KeyBytes(int64_t width);
 
-/// Quantises `values` (BF16 values): E4M3 in blocks of 64 on the plain part (architecture.md 11.4),
+/// Quantises `values` (BF16 values): E4M3 in blocks of 64 on the plain part (section 11.4),
 /// BF16 on the rest.
 void EncodeEntry(const float* values, EntryShape shape, uint8_t* entry);
 /// The exact values that EncodeEntry stored.

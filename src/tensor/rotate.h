@@ -1,6 +1,6 @@
 #pragma once
 
-// Rotary position embedding and the Hadamard rotation (architecture.md 6 and 9.3).
+// Rotary position embedding and the Hadamard rotation (section 6 and 9.3).
 
 #include <cmath>
 #include <cstdint>

@@ -5,7 +5,7 @@
 namespace toaster {
 
 // The control tokens of DeepSeek V4 that this program writes or looks for, by their text
-// (checkpoint.md 8.1). Their ids come from the tokenizer at hand.
+//. Their ids come from the tokenizer at hand.
 constexpr std::string_view kBosToken = "<｜begin▁of▁sentence｜>";
 constexpr std::string_view kEosToken = "<｜end▁of▁sentence｜>";
 constexpr std::string_view kPadToken = "<｜▁pad▁｜>";

@@ -9,7 +9,7 @@
 namespace toaster {
 
 /// Cuts text into the words that byte-pair merges never cross: a sequence of "isolated" splits by
-/// regular expressions (checkpoint.md 8). The matches of one expression and the stretches between
+/// regular expressions. The matches of one expression and the stretches between
 /// them are each a piece of text of its own to the next.
 ///
 /// The three expressions of DeepSeek V3 and V4 run as one hand-written scanner; any others run in

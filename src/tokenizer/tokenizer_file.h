@@ -26,7 +26,7 @@ struct TokenizerFile {
   std::vector<std::string> expressions;  ///< of the isolated splits, in order
 };
 
-/// Reads the text of a tokenizer.json (checkpoint.md 8). Strict: anything that would make another
+/// Reads the text of a tokenizer.json. Strict: anything that would make another
 /// tokenizer than byte-level BPE after isolated splits is refused by name. The post-processor is
 /// not looked at: which control tokens a prompt begins with is the prompt encoder's business.
 /// Memory stays within a small multiple of the text's size, whatever it holds.

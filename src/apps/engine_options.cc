@@ -1,0 +1,97 @@
+#include "apps/engine_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+
+#include "apps/builtin_model.h"
+#include "apps/text_input.h"
+#include "base/error.h"
+#include "checkpoint/model_location.h"
+
+namespace toaster {
+
+void AddEngineOptions(CLI::App& command, EngineOptions& options) {
+  command
+      .add_option(
+          "model", options.model,
+          "Model: a directory, or org/name in the Hugging Face cache (default: the built-in model)")
+      ->envname("TOASTER_MODEL");
+  command
+      .add_option("--backend", options.backend.backend,
+                  "What computes: cpu, or reference (slow and plain)")
+      ->envname("TOASTER_BACKEND")
+      ->check(CLI::IsMember(BackendNames()))
+      ->capture_default_str();
+  command
+      .add_option("--kernels", options.backend.kernels,
+                  "Kernel table of the cpu backend: portable, avx2 or avx512 (default: the fastest "
+                  "this processor runs)")
+      ->envname("TOASTER_KERNELS");
+  command
+      .add_option("--threads", options.backend.threads,
+                  "Threads of the cpu backend (default: every processor this process may use)")
+      ->envname("TOASTER_THREADS")
+      ->check(CLI::Range(0, 1024));
+  command
+      .add_option("--chunk", options.chunk,
+                  "Tokens per forward pass of a prefill; changes no answer")
+      ->envname("TOASTER_CHUNK")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+}
+
+void AddNumericsOption(CLI::App& command, EngineOptions& options) {
+  command
+      .add_option(
+          "--numerics", options.numerics,
+          "official rounds as the model was trained; fp32 rounds nothing and is for debugging")
+      ->envname("TOASTER_NUMERICS")
+      ->check(CLI::IsMember({"official", "fp32"}))
+      ->capture_default_str();
+}
+
+LoadedModel OpenModel(const std::string& model) {
+  if (model.empty())
+    return LoadModel(Checkpoint::InMemory(BuiltinConfig(), BuiltinWeights(), "built-in model"));
+  return LoadModel(FindModel(model));
+}
+
+std::unique_ptr<RunningModel> StartModel(const EngineOptions& options) {
+  BackendOptions backend = options.backend;
+  backend.numerics = options.numerics == "fp32" ? Numerics::kFloat32 : Numerics::kOfficial;
+  auto running = std::make_unique<RunningModel>(OpenModel(options.model), backend);
+  for (const std::string& note : running->loaded().notes) fmt::print(stderr, "note: {}\n", note);
+  return running;
+}
+
+Tokenizer ModelTokenizer(const LoadedModel& model) {
+  return Tokenizer::ForModel(model.checkpoint.origin(), model.config.vocab_size);
+}
+
+std::vector<int32_t> ParseTokenIds(std::string_view text) {
+  constexpr std::string_view kBetween = " \t\r\n,[]";
+  std::vector<int32_t> ids;
+  for (;;) {
+    text.remove_prefix(std::min(text.find_first_not_of(kBetween), text.size()));
+    if (text.empty()) return ids;
+    const std::string_view word = text.substr(0, text.find_first_of(kBetween));
+    int32_t id = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
+    if (error != std::errc() || end != word.data() + word.size() || id < 0) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("\"{}\" is no token id; give numbers with blanks or commas between",
+                              PrintablePiece(word.substr(0, 40))));
+    }
+    ids.push_back(id);
+    text.remove_prefix(word.size());
+  }
+}
+
+void PrintDigest(const std::string& hex) {
+  fmt::print("digest {}\n", hex);
+  std::fflush(stdout);
+}
+
+}  // namespace toaster

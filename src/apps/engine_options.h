@@ -1,0 +1,47 @@
+#pragma once
+
+// What every command that computes has in common: which model, which backend, how many threads.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/running_model.h"
+#include "tokenizer/tokenizer.h"
+
+namespace CLI {
+class App;
+}
+
+namespace toaster {
+
+struct EngineOptions {
+  std::string model;  ///< empty: the built-in model
+  BackendOptions backend;
+  std::string numerics = "official";
+  int64_t chunk = 512;
+};
+
+/// Declares MODEL, --backend, --kernels, --threads and --chunk.
+void AddEngineOptions(CLI::App& command, EngineOptions& options);
+/// Declares --numerics.
+void AddNumericsOption(CLI::App& command, EngineOptions& options);
+
+/// Finds and opens the model. Throws Error.
+LoadedModel OpenModel(const std::string& model);
+/// Opens the model and makes it ready to run; what a user should know about it goes to standard
+/// error.
+std::unique_ptr<RunningModel> StartModel(const EngineOptions& options);
+
+/// The tokenizer that belongs to the model.
+Tokenizer ModelTokenizer(const LoadedModel& model);
+
+/// Token ids as a user writes them: numbers with blanks or commas between. Throws
+/// Error(kInvalidArgument).
+std::vector<int32_t> ParseTokenIds(std::string_view text);
+
+/// Prints "digest" and 32 hexadecimal digits, as the last line of standard output.
+void PrintDigest(const std::string& hex);
+
+}  // namespace toaster

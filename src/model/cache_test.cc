@@ -1,0 +1,64 @@
+#include "model/cache.h"
+
+#include <gtest/gtest.h>
+
+#include "backend/registry.h"
+#include "model/cache_size.h"
+
+namespace toaster {
+namespace {
+
+// Appends the rows that `tokens` tokens produce, without computing them.
+void Grow(const Config& config, int64_t tokens, SequenceCache& cache) {
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    const int64_t ratio = config.ratio(i);
+    if (ratio == 0) continue;
+    for (int64_t row = cache.block(i).entries.size(); row < tokens / ratio; ++row)
+      cache.block(i).entries.Append();
+    if (ratio != 4) continue;
+    for (int64_t row = cache.block(i).keys.size(); row < tokens / ratio; ++row)
+      cache.block(i).keys.Append();
+  }
+}
+
+// At whole pages (multiples of 128 tokens) the allocated bytes are the formula's; in between at
+// most a page per layer more.
+TEST(CacheTest, AllocatesWhatTheFormulaSays) {
+  for (const char* preset : {"v4-flash", "v4-pro", "tiny"}) {
+    Config config = Config::Preset(preset);
+    config.num_nextn_predict_layers = 0;
+    const auto backend = CreateBackend({"reference", "", 0, Numerics::kOfficial});
+    SequenceCache cache(config, *backend);
+    for (const int64_t tokens : {0, 1, 127, 128, 129, 1024, 4096}) {
+      Grow(config, tokens, cache);
+      CacheBytes formula = ModelCacheBytes(config, tokens, false);
+      formula.window = ModelCacheBytes(config, config.sliding_window, false)
+                           .window;  // the ring is whole from the start
+      if (tokens % 128 == 0) {
+        EXPECT_EQ(cache.allocated_bytes(), formula.total())
+            << preset << ", " << tokens << " tokens";
+      } else {
+        const int64_t page = ModelCacheBytes(config, 128, false).compressed;
+        EXPECT_GE(cache.allocated_bytes(), formula.total())
+            << preset << ", " << tokens << " tokens";
+        EXPECT_LE(cache.allocated_bytes(), formula.total() + page)
+            << preset << ", " << tokens << " tokens";
+      }
+    }
+  }
+}
+
+TEST(CacheTest, GrowthMovesNoRow) {
+  PagedRows rows(584, 32);
+  rows.Append()[0] = 42;
+  const uint8_t* first = rows.Row(0);
+  for (int i = 0; i < 1000; ++i) rows.Append();
+  EXPECT_EQ(rows.Row(0), first);
+  EXPECT_EQ(rows.Row(0)[0], 42);
+  EXPECT_EQ(rows.RunLength(0), 32);
+  EXPECT_EQ(rows.RunLength(31), 1);
+  EXPECT_EQ(rows.RunLength(1000), 1);  // the last of 1,001 rows
+}
+
+}  // namespace
+}  // namespace toaster
