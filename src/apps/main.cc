@@ -13,6 +13,9 @@ int main(int argc, char** argv) {
   toaster::AddRecordCommand(app, exit_code);
   toaster::AddTokenizeCommand(app, exit_code);
   toaster::AddDetokenizeCommand(app, exit_code);
+  toaster::AddInspectCommand(app, exit_code);
+  toaster::AddVerifyCommand(app, exit_code);
+  toaster::AddSynthCommand(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

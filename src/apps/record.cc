@@ -24,10 +24,9 @@ struct Options {
 };
 
 void Save(const std::filesystem::path& path, const RecordedTensors& tensors) {
-  PlannedFile plan{path.filename().string(), {}};
+  std::vector<PlannedTensor> plan;
   for (const auto& [name, tensor] : tensors) {
-    plan.tensors.push_back(
-        {name, tensor.is_integer ? StoredType::kI32 : StoredType::kF32, tensor.shape});
+    plan.push_back({name, tensor.is_integer ? StoredType::kI32 : StoredType::kF32, tensor.shape});
   }
   const auto source = [&](const PlannedTensor& planned, int64_t offset, std::span<std::byte> out) {
     const RecordedTensor& tensor = tensors.at(planned.name);
@@ -37,7 +36,7 @@ void Save(const std::filesystem::path& path, const RecordedTensors& tensors) {
     std::memcpy(out.data(), data + offset, out.size());
   };
   ThreadPool pool(1);
-  SaveTensors(path.has_parent_path() ? path.parent_path() : ".", plan, source, pool);
+  SaveSafetensors(path, plan, source, pool);
 }
 
 void Record(const Options& options) {

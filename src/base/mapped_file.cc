@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -50,6 +51,23 @@ MappedFile::MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(bytes_, other.bytes_);
   return *this;
+}
+
+ScopedRandomAccess::ScopedRandomAccess(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(bytes.data()) / page * page;
+  const auto end =
+      (reinterpret_cast<uintptr_t>(bytes.data()) + bytes.size() + page - 1) / page * page;
+  pages_ = {reinterpret_cast<const std::byte*>(begin), end - begin};
+  // Advice only: a refusal changes nothing but the time.
+  madvise(const_cast<std::byte*>(pages_.data()), pages_.size(), MADV_RANDOM);
+}
+
+ScopedRandomAccess::~ScopedRandomAccess() {
+  if (!pages_.empty()) {
+    madvise(const_cast<std::byte*>(pages_.data()), pages_.size(), MADV_NORMAL);
+  }
 }
 
 }  // namespace toaster

@@ -26,4 +26,18 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
+/// While it lives, a page fault in these bytes reads that page alone. Without, the kernel reads
+/// around each fault, up to megabytes, which costs more than a small tensor among large ones is
+/// worth.
+class ScopedRandomAccess {
+ public:
+  explicit ScopedRandomAccess(std::span<const std::byte> bytes);
+  ~ScopedRandomAccess();
+  ScopedRandomAccess(const ScopedRandomAccess&) = delete;
+  ScopedRandomAccess& operator=(const ScopedRandomAccess&) = delete;
+
+ private:
+  std::span<const std::byte> pages_;
+};
+
 }  // namespace toaster

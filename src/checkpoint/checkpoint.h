@@ -56,6 +56,7 @@ class Checkpoint {
   std::string ExpectedFile(std::string_view name) const;
   /// Whether a tensor is missing because of a defect that was listed when opening.
   bool IsDamaged(std::string_view name) const { return damaged_.contains(std::string(name)); }
+  size_t damaged_count() const { return damaged_.size(); }
   /// All names, sorted.
   std::vector<std::string_view> Names() const;
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <unordered_set>
 
+#include "base/mapped_file.h"
 #include "base/printable.h"
 
 namespace toaster {
@@ -169,7 +170,9 @@ class WeightLoader {
     }
     matrix.scales = place.tensor->data;
     found_quantised_ = true;
-    if (spec.routed_expert) return true;
+    if (spec.routed_expert || defects_ != nullptr) return true;
+    const ScopedRandomAccess access(
+        std::as_bytes(std::span(matrix.scales, static_cast<size_t>(matrix.scale_bytes()))));
     try {
       CheckScales(matrix, fmt::format("{}: tensor '{}'", place.shard->origin(), spec.name));
     } catch (const Error& error) {
@@ -200,38 +203,30 @@ void TakeOutForeignDrafts(const Checkpoint& checkpoint, Config& config,
 // experts than there are tensors ends here.
 void CheckTensorCount(const Checkpoint& checkpoint, const Config& config) {
   const int64_t matrices = 3 * config.total_blocks() * config.n_routed_experts;
-  if (matrices <= static_cast<int64_t>(checkpoint.size())) return;
+  const size_t tensors = checkpoint.size() + checkpoint.damaged_count();
+  if (matrices <= static_cast<int64_t>(tensors)) return;
   throw Error(ErrorCode::kCorruptFile,
               fmt::format("{}: config.json describes {} matrices of routed experts, but there are "
                           "only {} tensors in all; download the missing shards, or take the "
                           "config.json that belongs to the checkpoint",
-                          checkpoint.origin(), matrices, checkpoint.size()));
+                          checkpoint.origin(), matrices, tensors));
 }
 
-void NoteUnused(const LoadedModel& model, const WeightLoader& loader,
-                std::vector<std::string>& notes) {
-  int64_t drafts = 0, others = 0;
-  std::string example;
+void NoteUnused(const WeightLoader& loader, LoadedModel& model) {
   for (const std::string_view name : model.checkpoint.Names()) {
-    if (loader.WasTaken(name)) continue;
-    if (name.starts_with("mtp.")) {
-      ++drafts;
-    } else if (others++ == 0) {
-      example = Printable(name);
-    }
+    if (!loader.WasTaken(name)) model.unused.emplace_back(name);
   }
-  if (drafts > 0) notes.push_back(fmt::format("{} tensors under mtp.* are not used", drafts));
-  if (others > 0) {
-    notes.push_back(
-        fmt::format("{} tensors are not used, the first of them '{}'", others, example));
+  const auto is_draft = [](const std::string& name) { return name.starts_with("mtp."); };
+  const auto drafts = std::count_if(model.unused.begin(), model.unused.end(), is_draft);
+  const auto other = std::find_if_not(model.unused.begin(), model.unused.end(), is_draft);
+  if (drafts > 0) {
+    model.notes.push_back(fmt::format("{} tensors under mtp.* are not used", drafts));
   }
-}
-
-bool IsScale(float scale) {
-  const auto bits = std::bit_cast<uint32_t>(scale);
-  const uint32_t exponent = bits >> 23, mantissa = bits & 0x7FFFFF;
-  // Byte 0 of UE8M0, 2^-127, is the one denormal among them.
-  return exponent == 0 ? mantissa == 0x400000 : exponent < 255 && mantissa == 0;
+  if (other != model.unused.end()) {
+    model.notes.push_back(fmt::format("{} tensors are not used, the first of them '{}'",
+                                      static_cast<int64_t>(model.unused.size()) - drafts,
+                                      Printable(*other)));
+  }
 }
 
 [[noreturn]] void RefuseScale(const std::string& name, int64_t at, int64_t columns,
@@ -243,6 +238,13 @@ bool IsScale(float scale) {
 }
 
 }  // namespace
+
+bool IsScale(float scale) {
+  const auto bits = std::bit_cast<uint32_t>(scale);
+  const uint32_t exponent = bits >> 23, mantissa = bits & 0x7FFFFF;
+  // Byte 0 of UE8M0, 2^-127, is the one denormal among them.
+  return exponent == 0 ? mantissa == 0x400000 : exponent < 255 && mantissa == 0;
+}
 
 void CheckScales(const Matrix& matrix, const std::string& name) {
   if (!matrix.quantised()) return;
@@ -273,7 +275,7 @@ void CheckExperts(const IndexTable& table, int64_t experts, const std::string& n
 }
 
 LoadedModel LoadModel(Checkpoint checkpoint, DefectList* defects) {
-  LoadedModel model{std::move(checkpoint), {}, {}, {}};
+  LoadedModel model{std::move(checkpoint), {}, {}, {}, {}};
   model.config = model.checkpoint.config();
   for (const std::string& key : model.config.unknown_keys) {
     model.notes.push_back(fmt::format("config.json: the key '{}' is unknown and ignored", key));
@@ -284,7 +286,7 @@ LoadedModel LoadModel(Checkpoint checkpoint, DefectList* defects) {
   WeightLoader loader(model.checkpoint, model.config, defects);
   VisitTensors(model.config, model.weights, loader);
   model.config.quantised = loader.found_quantised();
-  NoteUnused(model, loader, model.notes);
+  NoteUnused(loader, model);
   return model;
 }
 

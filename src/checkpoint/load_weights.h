@@ -21,6 +21,8 @@ struct LoadedModel {
   ModelWeights weights;
   /// What a user should know, a line each: unknown keys, ignored tensors, drafts left out.
   std::vector<std::string> notes;
+  /// Names of tensors that are in the files and not in the model, sorted.
+  std::vector<std::string> unused;
 };
 
 /// Views all tensors of the model in `checkpoint`: names, stored types, shapes and companion scales
@@ -28,8 +30,8 @@ struct LoadedModel {
 /// No other weight is read; scales of routed experts are for CheckScales() on first use.
 ///
 /// Throws Error(kNotFound) for a missing tensor and Error(kCorruptFile) or Error(kUnsupported) for
-/// one that does not fit, naming file, tensor and remedy. With `defects`, lists them there and
-/// leaves these views empty.
+/// one that does not fit, naming file, tensor and remedy. With `defects`, lists them there, leaves
+/// these views empty and checks no scales: VerifyCheckpoint() examines all numbers.
 LoadedModel LoadModel(Checkpoint checkpoint, DefectList* defects = nullptr);
 /// Opens the checkpoint in `directory` and loads it.
 LoadedModel LoadModel(const std::filesystem::path& directory);
@@ -38,6 +40,9 @@ LoadedModel LoadModel(const std::filesystem::path& directory);
 /// UE8M0 can express: a byte of 255, or an F32 number that is negative, zero, not finite, not a
 /// power of two or out of range. `name` is that of the weight, with the file in front if known.
 void CheckScales(const Matrix& matrix, const std::string& name);
+
+/// Whether UE8M0 can express `scale`: it is 2^-127 to 2^127.
+bool IsScale(float scale);
 
 /// The same for the entries of a hash-routing table: each names one of `experts`.
 void CheckExperts(const IndexTable& table, int64_t experts, const std::string& name);

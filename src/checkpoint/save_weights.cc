@@ -22,8 +22,9 @@ namespace fs = std::filesystem;
 // threads.
 class NewFile {
  public:
-  NewFile(const fs::path& directory, const std::string& name)
-      : path_(directory / name), temporary_(directory / ("." + name + ".partial")) {
+  explicit NewFile(const fs::path& path)
+      : path_(path),
+        temporary_(path.parent_path() / fmt::format(".{}.partial", path.filename().string())) {
     descriptor_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (descriptor_ < 0) Fail("cannot create", errno);
   }
@@ -74,29 +75,10 @@ class NewFile {
   int descriptor_ = -1;
 };
 
-void WriteText(const fs::path& directory, const std::string& name, const std::string& text) {
-  NewFile file(directory, name);
+void WriteText(const fs::path& path, const std::string& text) {
+  NewFile file(path);
   file.Write(std::as_bytes(std::span(text)), 0);
   file.Finish();
-}
-
-// The header of a file, its length in front, padded with spaces to a multiple of eight bytes.
-std::string HeaderBytes(const PlannedFile& file) {
-  std::string text = R"({"__metadata__":{"format":"pt"})";
-  int64_t offset = 0;
-  for (const PlannedTensor& tensor : file.tensors) {
-    const nlohmann::ordered_json entry = {{"dtype", StoredTypeName(tensor.type)},
-                                          {"shape", tensor.shape},
-                                          {"data_offsets", {offset, offset + tensor.bytes()}}};
-    text += fmt::format(",{}:{}", nlohmann::json(tensor.name).dump(), entry.dump());
-    offset += tensor.bytes();
-  }
-  text += "}";
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  const uint64_t length = text.size();
-  std::string bytes(sizeof(length), '\0');
-  std::memcpy(bytes.data(), &length, sizeof(length));
-  return bytes + text;
 }
 
 std::string IndexText(const std::vector<PlannedFile>& files, int64_t total) {
@@ -127,9 +109,9 @@ struct Piece {
   int64_t place;  // in the file
 };
 
-std::vector<Piece> CutIntoPieces(const PlannedFile& file, int64_t place) {
+std::vector<Piece> CutIntoPieces(const std::vector<PlannedTensor>& tensors, int64_t place) {
   std::vector<Piece> pieces;
-  for (const PlannedTensor& tensor : file.tensors) {
+  for (const PlannedTensor& tensor : tensors) {
     const int64_t size = tensor.bytes();
     for (int64_t offset = 0; offset < size; offset += kSavePiece) {
       const int64_t bytes = std::min(kSavePiece, size - offset);
@@ -142,29 +124,50 @@ std::vector<Piece> CutIntoPieces(const PlannedFile& file, int64_t place) {
 
 }  // namespace
 
-void SaveTensors(const fs::path& directory, const PlannedFile& plan, const TensorSource& source,
-                 ThreadPool& pool, const std::function<void(int64_t bytes)>& after_piece) {
-  const std::string header = HeaderBytes(plan);
-  const auto header_size = static_cast<int64_t>(header.size());
-  NewFile file(directory, plan.name);
-  file.Reserve(header_size + plan.bytes());
-  file.Write(std::as_bytes(std::span(header)), 0);
+std::string SafetensorsHead(const std::vector<PlannedTensor>& tensors) {
+  std::string text = R"({"__metadata__":{"format":"pt"})";
+  int64_t offset = 0;
+  for (const PlannedTensor& tensor : tensors) {
+    const nlohmann::ordered_json entry = {{"dtype", StoredTypeName(tensor.type)},
+                                          {"shape", tensor.shape},
+                                          {"data_offsets", {offset, offset + tensor.bytes()}}};
+    text += fmt::format(",{}:{}", nlohmann::json(tensor.name).dump(), entry.dump());
+    offset += tensor.bytes();
+  }
+  text += "}";
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const uint64_t length = text.size();
+  std::string head(sizeof(length), '\0');
+  std::memcpy(head.data(), &length, sizeof(length));
+  return head + text;
+}
+
+void SaveSafetensors(const fs::path& path, const std::vector<PlannedTensor>& tensors,
+                     const TensorSource& source, ThreadPool& pool, const SaveProgress& progress) {
+  const std::string head = SafetensorsHead(tensors);
+  const auto head_size = static_cast<int64_t>(head.size());
+  const std::vector<Piece> pieces = CutIntoPieces(tensors, head_size);
+  const int64_t total = PlannedFile{"", tensors}.bytes();
+  NewFile file(path);
+  file.Reserve(head_size + total);
+  file.Write(std::as_bytes(std::span(head)), 0);
   std::vector<std::vector<std::byte>> buffers(static_cast<size_t>(pool.threads()));
   std::mutex mutex;
-  const std::vector<Piece> pieces = CutIntoPieces(plan, header_size);
-  pool.ParallelFor(
-      static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end, int thread) {
-        std::vector<std::byte>& buffer = buffers[static_cast<size_t>(thread)];
-        buffer.resize(kSavePiece);
-        for (int64_t i = begin; i < end; ++i) {
-          const Piece& piece = pieces[static_cast<size_t>(i)];
-          const std::span<std::byte> bytes(buffer.data(), static_cast<size_t>(piece.bytes));
-          source(*piece.tensor, piece.offset, bytes);
-          file.Write(bytes, piece.place);
-          const std::lock_guard lock(mutex);
-          if (after_piece) after_piece(piece.bytes);
-        }
-      });
+  int64_t written = 0;
+  pool.ParallelFor(static_cast<int64_t>(pieces.size()), 1,
+                   [&](int64_t begin, int64_t end, int thread) {
+                     std::vector<std::byte>& buffer = buffers[static_cast<size_t>(thread)];
+                     buffer.resize(kSavePiece);
+                     for (int64_t i = begin; i < end; ++i) {
+                       const Piece& piece = pieces[static_cast<size_t>(i)];
+                       const std::span bytes(buffer.data(), static_cast<size_t>(piece.bytes));
+                       source(*piece.tensor, piece.offset, bytes);
+                       file.Write(bytes, piece.place);
+                       const std::lock_guard lock(mutex);
+                       written += piece.bytes;
+                       if (progress) progress(written, total);
+                     }
+                   });
   file.Finish();
 }
 
@@ -177,24 +180,22 @@ void SaveCheckpoint(const fs::path& directory, const Config& config,
     throw Error(ErrorCode::kIo, fmt::format("{}: cannot make the directory: {}", directory.string(),
                                             failure.message()));
   }
-  int64_t total = 0;
+  int64_t total = 0, done = 0;
   for (const PlannedFile& file : files) total += file.bytes();
   CheckSpace(directory, total);
   for (const char* old : {"config.json", "model.safetensors.index.json", "model.safetensors"}) {
     fs::remove(directory / old, failure);
   }
-
-  int64_t written = 0;
-  for (const PlannedFile& plan : files) {
-    SaveTensors(directory, plan, source, pool, [&](int64_t bytes) {
-      written += bytes;
-      if (progress) progress(written, total);
-    });
+  for (const PlannedFile& file : files) {
+    SaveProgress add;
+    if (progress) add = [&](int64_t written, int64_t) { progress(done + written, total); };
+    SaveSafetensors(directory / file.name, file.tensors, source, pool, add);
+    done += file.bytes();
   }
   if (files.size() > 1) {
-    WriteText(directory, "model.safetensors.index.json", IndexText(files, total));
+    WriteText(directory / "model.safetensors.index.json", IndexText(files, total));
   }
-  WriteText(directory, "config.json", config.ToJson());
+  WriteText(directory / "config.json", config.ToJson());
 }
 
 }  // namespace toaster

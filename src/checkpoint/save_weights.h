@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -24,11 +25,14 @@ using SaveProgress = std::function<void(int64_t written, int64_t total)>;
 /// Tensors are asked for in pieces of this many bytes.
 inline constexpr int64_t kSavePiece = 4 << 20;
 
-/// Writes one file of tensors into an existing directory, as SaveCheckpoint() does. `after_piece`,
-/// if given, is told the bytes of each piece that was written, one call at a time.
-void SaveTensors(const std::filesystem::path& directory, const PlannedFile& plan,
-                 const TensorSource& source, ThreadPool& pool,
-                 const std::function<void(int64_t bytes)>& after_piece = nullptr);
+/// The head of a safetensors file: length and header, padded with spaces to a multiple of eight
+/// bytes. The data of the tensors follow in their order without gaps.
+std::string SafetensorsHead(const std::vector<PlannedTensor>& tensors);
+
+/// Writes one safetensors file, as SaveCheckpoint() writes each of its files.
+void SaveSafetensors(const std::filesystem::path& file, const std::vector<PlannedTensor>& tensors,
+                     const TensorSource& source, ThreadPool& pool,
+                     const SaveProgress& progress = nullptr);
 
 /// Writes a checkpoint: `files`, an index if they are more than one, and config.json.
 ///

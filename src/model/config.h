@@ -74,8 +74,8 @@ struct Config {
   /// product of sizes inside an int64_t, so nobody who computes with a valid Config checks again.
   void Validate(const std::string& origin) const;
 
-  /// "v4-flash", "v4-pro" (the released shapes) or "tiny" (about six million parameters in every
-  /// kind of layer). Throws Error(kInvalidArgument) naming the presets.
+  /// "v4-flash", "v4-pro" (the released shapes) or "tiny" (four million parameters in layers of
+  /// every kind). Throws Error(kInvalidArgument) naming the presets.
   static Config Preset(std::string_view name);
 
   bool operator==(const Config&) const = default;

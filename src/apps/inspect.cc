@@ -1,0 +1,52 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "apps/commands.h"
+#include "apps/model_summary.h"
+#include "base/error.h"
+#include "checkpoint/load_weights.h"
+#include "checkpoint/model_location.h"
+
+namespace toaster {
+namespace {
+
+struct Options {
+  std::string model;
+  std::string preset;
+  bool json = false;
+};
+
+ModelSummary Summarise(const Options& options) {
+  if (options.model.empty() == options.preset.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "inspect takes either a MODEL or --preset");
+  }
+  return options.preset.empty() ? ModelSummary::Of(LoadModel(FindModel(options.model)))
+                                : ModelSummary::Of(Config::Preset(options.preset));
+}
+
+}  // namespace
+
+void AddInspectCommand(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_subcommand("inspect", "Describe a model: layers, parameters, bytes, cache");
+  command->add_option("MODEL", options->model,
+                      "A checkpoint's directory, or org/name in the Hugging Face cache");
+  command
+      ->add_option("--preset", options->preset,
+                   "Describe released shapes without a model: v4-flash, v4-pro or tiny")
+      ->envname("TOASTER_PRESET");
+  command->add_flag("--json", options->json, "Print JSON")->envname("TOASTER_JSON");
+  command->callback([options, &exit_code] {
+    const ModelSummary summary = Summarise(*options);
+    const std::string text =
+        options->json ? SummaryJson(summary).dump(2) + "\n" : SummaryText(summary);
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    exit_code = 0;
+  });
+}
+
+}  // namespace toaster
