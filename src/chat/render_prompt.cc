@@ -159,10 +159,10 @@ class Renderer {
     }
     prompt_.AddText(message.content);
     RenderCalls(message.tool_calls);
-    if (message.without_eos) {
-      prompt_.MarkStableEnd();
-    } else {
+    if (!message.without_eos) {
       prompt_.AddControl(kEosToken);
+    } else if (index + 1 == messages_.size()) {
+      prompt_.MarkStableEnd();
     }
   }
 

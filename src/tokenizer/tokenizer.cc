@@ -13,7 +13,6 @@
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/split_words.h"
 #include "tokenizer/tokenizer_file.h"
-#include "tokenizer/utf8.h"
 #include "tokenizer/whole_words.h"
 
 namespace toaster {
@@ -175,20 +174,5 @@ bool Tokenizer::IsControlToken(int32_t id) const { return parts_->control_ids.co
 int64_t Tokenizer::vocab_size() const { return static_cast<int64_t>(parts_->tokens.size()); }
 
 const std::string& Tokenizer::origin() const { return parts_->origin; }
-
-std::string TokenDecoder::Push(int32_t token) {
-  held_ += tokenizer_.TokenBytes(token);
-  const std::string_view all = held_;
-  const size_t complete = all.size() - UnfinishedSuffix(all);
-  std::string text = ReplaceIllFormed(all.substr(0, complete));
-  held_.erase(0, complete);
-  return text;
-}
-
-std::string TokenDecoder::Finish() {
-  std::string text = ReplaceIllFormed(held_);
-  held_.clear();
-  return text;
-}
 
 }  // namespace toaster

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tokenizer/utf8.h"
+
 namespace toaster {
 
 /// Whether the texts of control tokens (<｜User｜>, <think>, ...) in the input become those tokens.
@@ -78,20 +80,17 @@ class Tokenizer {
   std::shared_ptr<const Parts> parts_;
 };
 
-/// Turns tokens into text as they arrive, holding back the bytes of an unfinished character. Bytes
-/// that can't be part of any character come out as U+FFFD, so the text is always well-formed UTF-8.
+/// Turns tokens into text as they arrive; see Utf8Buffer for what is held back and replaced.
 class TokenDecoder {
  public:
   explicit TokenDecoder(Tokenizer tokenizer) : tokenizer_(std::move(tokenizer)) {}
 
-  /// The text that the token completes; often empty in the middle of a character.
-  std::string Push(int32_t token);
-  /// What is left at the end of the tokens: U+FFFD for an unfinished character, or nothing.
-  std::string Finish();
+  std::string Push(int32_t token) { return buffer_.Push(tokenizer_.TokenBytes(token)); }
+  std::string Finish() { return buffer_.Finish(); }
 
  private:
   Tokenizer tokenizer_;
-  std::string held_;
+  Utf8Buffer buffer_;
 };
 
 }  // namespace toaster

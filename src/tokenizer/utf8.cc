@@ -88,6 +88,20 @@ std::string ReplaceIllFormed(std::string_view text) {
   return result;
 }
 
+std::string Utf8Buffer::Push(std::string_view bytes) {
+  held_ += bytes;
+  const size_t complete = held_.size() - UnfinishedSuffix(held_);
+  std::string text = ReplaceIllFormed(std::string_view(held_).substr(0, complete));
+  held_.erase(0, complete);
+  return text;
+}
+
+std::string Utf8Buffer::Finish() {
+  std::string text = ReplaceIllFormed(held_);
+  held_.clear();
+  return text;
+}
+
 void AppendUtf8(uint32_t code_point, std::string& text) {
   const auto continuation = [&](int shift) {
     text.push_back(static_cast<char>(0x80 | ((code_point >> shift) & 0x3F)));

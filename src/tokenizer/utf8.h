@@ -39,6 +39,19 @@ size_t UnfinishedSuffix(std::string_view text);
 /// and Python's errors="replace" does.
 std::string ReplaceIllFormed(std::string_view text);
 
+/// Makes well-formed text of bytes that arrive in pieces cut anywhere: holds back an unfinished
+/// character, writes U+FFFD for what can't be part of one.
+class Utf8Buffer {
+ public:
+  /// The text that `bytes` complete; often empty in the middle of a character.
+  std::string Push(std::string_view bytes);
+  /// What is left at the end: U+FFFD for an unfinished character, or nothing.
+  std::string Finish();
+
+ private:
+  std::string held_;
+};
+
 /// Appends the UTF-8 form of a code point (no surrogate, at most U+10FFFF).
 void AppendUtf8(uint32_t code_point, std::string& text);
 
