@@ -150,7 +150,8 @@ class Lexer {
     position_ += 2;
     if (const size_t known = kNames.find(c); known != kNames.npos && c != '\0') {
       value += kValues[known];
-    } else if (c == '\n') {
+    } else if (c == '\n' || (c == '\r' && At(0) == '\n')) {
+      position_ += c == '\r' ? 1 : 0;
       ++line_;
     } else if (c == 'x') {
       AppendUtf8(Number(2, 16), value);
