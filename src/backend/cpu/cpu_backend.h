@@ -96,7 +96,7 @@ class CpuBackend : public Backend {
   ThreadPool pool_;
   std::vector<Scratch> scratch_;
   PackedRows plain_, quantised_, activated_, gathered_;
-  Tensor mixes_, biased_, activations_, results_;
+  Tensor mixes_, padded_, biased_, activations_, results_;
   AlignedArray<int8_t> index_codes_;
   AlignedArray<float> index_scales_, index_weights_, index_row_scores_;
 };

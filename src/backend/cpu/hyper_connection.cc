@@ -14,8 +14,15 @@ void CpuBackend::HyperMix(const Tensor& streams, const HyperParameters& paramete
                     kMixes = 8;  // a piece of work: so many tokens by so many rows of fn
   const int64_t rows = streams.rows(), width = streams.width(), count = parameters.fn.rows;
   mixes.Reshape({rows, count});
+  // Kernels want rows that are padded to a multiple of 32 numbers; nearly every model's are.
   const int64_t stride = (width + 31) / 32 * 32;
-  CHECK(stride == width, "hyper-connections over {} numbers, not a multiple of 32", width);
+  const float* inputs = streams.data();
+  if (stride != width) {
+    padded_.Reshape({rows, stride});
+    padded_.Fill(0);
+    for (int64_t row = 0; row < rows; ++row) std::copy_n(streams.Row(row), width, padded_.Row(row));
+    inputs = padded_.data();
+  }
   const int64_t row_pieces = (count + kMixes - 1) / kMixes,
                 token_pieces = (rows + kTokens - 1) / kTokens;
   pool_.ParallelFor(row_pieces * token_pieces, 1, [&](int64_t begin, int64_t end, int thread) {
@@ -26,7 +33,7 @@ void CpuBackend::HyperMix(const Tensor& streams, const HyperParameters& paramete
                                         width, nullptr};
       Scratch& scratch = scratch_[static_cast<size_t>(thread)];
       scratch.matmul.Resize(kernels::MatmulScratchBytes(width));
-      kernels_.matmul_f32(weights, streams.Row(t), stride, std::min(kTokens, rows - t),
+      kernels_.matmul_f32(weights, inputs + t * stride, stride, std::min(kTokens, rows - t),
                           mixes.Row(t) + r, count, scratch.matmul.data());
     }
   });

@@ -68,7 +68,19 @@ void CpuBackend::Multiply(const Product& product, Scratch& scratch) const {
     return;
   }
 
-  if (weight.format == NumberFormat::kE4m3) {
+  NumberFormat format = weight.format;
+  if (format == NumberFormat::kE4m3 && k % 128 != 0) {
+    // Kernels take whole tiles; only the input of wo_a may have another width.
+    scratch.expanded.Resize(k);
+    scratch.tile.Resize(rows * k);
+    for (int64_t r = 0; r < rows; ++r) {
+      ExpandRow(weight, product.begin + r, scratch.expanded.data());
+      for (int64_t i = 0; i < k; ++i) scratch.tile[r * k + i] = FloatToBf16(scratch.expanded[i]);
+    }
+    w.data = reinterpret_cast<const uint8_t*>(scratch.tile.data());
+    w.row_bytes = 2 * k;
+    format = NumberFormat::kBf16;
+  } else if (format == NumberFormat::kE4m3) {
     const int64_t first = product.begin / 128 * weight.scale_columns();
     if (weight.scale_format == ScaleFormat::kE8m0) {
       w.scales = weight.scales + first;
@@ -80,12 +92,12 @@ void CpuBackend::Multiply(const Product& product, Scratch& scratch) const {
       }
       w.scales = scratch.scales.data();
     }
-  } else if (weight.format == NumberFormat::kE2m1) {
+  } else if (format == NumberFormat::kE2m1) {
     w.scales = weight.scales + product.begin * weight.scale_columns();
   }
-  const auto multiply = weight.format == NumberFormat::kE2m1   ? kernels_.matmul_e2m1
-                        : weight.format == NumberFormat::kE4m3 ? kernels_.matmul_e4m3
-                                                               : kernels_.matmul_bf16;
+  const auto multiply = format == NumberFormat::kE2m1   ? kernels_.matmul_e2m1
+                        : format == NumberFormat::kE4m3 ? kernels_.matmul_e4m3
+                                                        : kernels_.matmul_bf16;
   multiply(w, product.x->bf16.data() + product.x_offset, product.x_stride, product.tokens,
            product.y, product.y_stride, scratch.matmul.data());
   if (!product.round) return;

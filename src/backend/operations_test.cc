@@ -1,0 +1,250 @@
+// Every backend against the reference, operation by operation, bit for bit, on shapes that no
+// recorded model has.
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/cpu/kernels/kernels.h"
+#include "backend/registry.h"
+#include "base/flush_denormals.h"
+#include "base/random.h"
+
+namespace toaster {
+namespace {
+
+struct Case {
+  std::string kernels;
+  int threads;
+  Numerics numerics;
+};
+
+std::vector<Case> Cases() {
+  std::vector<Case> cases;
+  for (const char* table : {"portable", "avx2", "avx512"}) {
+    if (!kernels::CanRun(table)) continue;
+    for (const int threads : {1, 3}) {
+      for (const Numerics numerics : {Numerics::kOfficial, Numerics::kFloat32})
+        cases.push_back({table, threads, numerics});
+    }
+  }
+  return cases;
+}
+
+// Numbers around zero with magnitudes from 2^-6 to 2^2, BF16 values so that both numerics may use
+// them.
+class Source {
+ public:
+  float Number() {
+    const auto bits = Philox(5, counter_++, 0);
+    const float magnitude = static_cast<float>(UniformDouble(bits[0], bits[1]) + 0.5) *
+                            std::bit_cast<float>((121u + bits[2] % 9) << 23);
+    return RoundBf16(bits[3] & 1 ? magnitude : -magnitude);
+  }
+  Tensor Numbers(std::initializer_list<int64_t> shape) {
+    Tensor tensor(shape);
+    for (int64_t i = 0; i < tensor.size(); ++i) tensor.data()[i] = Number();
+    return tensor;
+  }
+  uint32_t Integer(uint32_t below) { return Philox(6, counter_++, 0)[0] % below; }
+
+ private:
+  uint64_t counter_ = 0;
+};
+
+// A weight with its own storage, at an odd address.
+class StoredMatrix {
+ public:
+  StoredMatrix(Source& source, NumberFormat format, ScaleFormat scale_format, int64_t rows,
+               int64_t columns) {
+    matrix_ = {format, scale_format, rows, columns, nullptr, nullptr};
+    data_.resize(static_cast<size_t>(matrix_.data_bytes()) + 1);
+    scales_.resize(static_cast<size_t>(matrix_.scale_bytes()) + 1);
+    for (uint8_t& byte : data_) byte = static_cast<uint8_t>(source.Integer(256));
+    if (format == NumberFormat::kE4m3) {
+      for (uint8_t& byte : data_) byte = (byte & 0x7F) == 0x7F ? 0 : byte;  // no NaN
+    }
+    uint8_t *data = data_.data() + 1, *scales = scales_.data() + 1;
+    for (int64_t i = 0; i < rows * columns; ++i) {
+      const float x = source.Number();
+      const uint16_t bits = FloatToBf16(x);
+      if (format == NumberFormat::kFloat32) std::memcpy(data + 4 * i, &x, 4);
+      if (format == NumberFormat::kBf16) std::memcpy(data + 2 * i, &bits, 2);
+    }
+    for (int64_t i = 0; i < matrix_.scale_bytes(); ++i)
+      scales[i] = static_cast<uint8_t>(110 + source.Integer(12));
+    if (scale_format == ScaleFormat::kFloat32) {
+      for (int64_t i = 0; i < matrix_.scale_bytes() / 4; ++i) {
+        const float scale = E8m0ToFloat(scales[4 * i]);
+        std::memcpy(scales + 4 * i, &scale, 4);
+      }
+    }
+    matrix_.data = data;
+    if (scale_format != ScaleFormat::kNone) matrix_.scales = scales;
+  }
+  const Matrix& get() const { return matrix_; }
+
+ private:
+  Matrix matrix_;
+  std::vector<uint8_t> data_, scales_;
+};
+
+class StoredVector {
+ public:
+  StoredVector(Source& source, int64_t size) : values_(static_cast<size_t>(size)) {
+    for (float& x : values_) x = source.Number();
+    vector_ = {NumberFormat::kFloat32, size, reinterpret_cast<const uint8_t*>(values_.data())};
+  }
+  const Vector& get() const { return vector_; }
+
+ private:
+  std::vector<float> values_;
+  Vector vector_;
+};
+
+void ExpectSame(const Tensor& got, const Tensor& expected, const std::string& what) {
+  ASSERT_EQ(got.size(), expected.size()) << what;
+  for (int64_t i = 0; i < got.size(); ++i) {
+    ASSERT_EQ(std::bit_cast<uint32_t>(got.data()[i]), std::bit_cast<uint32_t>(expected.data()[i]))
+        << what << " at " << i << ": " << got.data()[i] << " and " << expected.data()[i];
+  }
+}
+
+class OperationsTest : public ::testing::TestWithParam<Case> {
+ protected:
+  OperationsTest()
+      : reference_(CreateBackend({"reference", "", 0, GetParam().numerics})),
+        cpu_(CreateBackend({"cpu", GetParam().kernels, GetParam().threads, GetParam().numerics})) {}
+
+  ScopedFlushDenormals flush_;
+  std::unique_ptr<Backend> reference_, cpu_;
+  Source source_;
+};
+
+TEST_P(OperationsTest, Linear) {
+  struct Shape {
+    NumberFormat format;
+    ScaleFormat scales;
+    int64_t rows, columns;
+  };
+  const std::vector<Shape> shapes = {{NumberFormat::kE4m3, ScaleFormat::kE8m0, 300, 256},
+                                     {NumberFormat::kE4m3, ScaleFormat::kFloat32, 129, 384},
+                                     {NumberFormat::kE2m1, ScaleFormat::kE8m0, 77, 384},
+                                     {NumberFormat::kBf16, ScaleFormat::kNone, 1, 7},
+                                     {NumberFormat::kBf16, ScaleFormat::kNone, 65, 200}};
+  for (const Shape& shape : shapes) {
+    for (const int64_t tokens : {1, 2, 5, 17, 70}) {
+      const StoredMatrix weight(source_, shape.format, shape.scales, shape.rows, shape.columns);
+      const StoredMatrix plain(source_, NumberFormat::kBf16, ScaleFormat::kNone, 40, shape.columns);
+      const Tensor x = source_.Numbers({tokens, shape.columns});
+      Tensor a, b, expected_a, expected_b;
+      cpu_->Linear(x, std::vector<Projection>{{&weight.get(), &a}, {&plain.get(), &b, false}});
+      reference_->Linear(x, std::vector<Projection>{{&weight.get(), &expected_a},
+                                                    {&plain.get(), &expected_b, false}});
+      ExpectSame(a, expected_a, "weight");
+      ExpectSame(b, expected_b, "plain");
+    }
+  }
+}
+
+// The input of wo_a may have any width.
+TEST_P(OperationsTest, GroupedLinear) {
+  for (const int64_t columns : {66, 128, 192, 322}) {
+    for (const NumberFormat format : {NumberFormat::kE4m3, NumberFormat::kBf16}) {
+      const ScaleFormat scales =
+          format == NumberFormat::kE4m3 ? ScaleFormat::kE8m0 : ScaleFormat::kNone;
+      for (const int64_t tokens : {1, 6, 40}) {
+        const StoredMatrix weight(source_, format, scales, 3 * 70, columns);
+        const Tensor x = source_.Numbers({tokens, 3 * columns});
+        Tensor y, expected;
+        cpu_->GroupedLinear(x, weight.get(), 3, y);
+        reference_->GroupedLinear(x, weight.get(), 3, expected);
+        ExpectSame(y, expected, "width " + std::to_string(columns));
+      }
+    }
+  }
+}
+
+TEST_P(OperationsTest, HyperConnections) {
+  for (const auto& [streams, width] :
+       {std::pair<int64_t, int64_t>{4, 128}, {4, 70}, {3, 100}, {2, 33}}) {
+    const StoredMatrix fn(source_, NumberFormat::kFloat32, ScaleFormat::kNone,
+                          (2 + streams) * streams, streams * width);
+    const StoredMatrix head_fn(source_, NumberFormat::kFloat32, ScaleFormat::kNone, streams,
+                               streams * width);
+    const StoredVector base(source_, (2 + streams) * streams), scale(source_, 3);
+    const HyperParameters parameters{fn.get(), base.get(), scale.get(), 20, 1e-6f, 1e-6f};
+    const HyperParameters head{head_fn.get(), base.get(), scale.get(), 0, 1e-6f, 1e-6f};
+    for (const int64_t tokens : {1, 3, 35}) {
+      const Tensor x = source_.Numbers({tokens, streams, width}),
+                   y = source_.Numbers({tokens, width});
+      Tensor input, post, comb, expected_input, expected_post, expected_comb, output,
+          expected_output;
+      cpu_->HyperPre(x, parameters, input, post, comb);
+      reference_->HyperPre(x, parameters, expected_input, expected_post, expected_comb);
+      ExpectSame(input, expected_input, "input");
+      ExpectSame(post, expected_post, "post");
+      ExpectSame(comb, expected_comb, "comb");
+      Tensor updated, expected_updated;
+      updated.CopyFrom(x);
+      expected_updated.CopyFrom(x);
+      cpu_->HyperPost(y, post, comb, updated);
+      reference_->HyperPost(y, post, comb, expected_updated);
+      ExpectSame(updated, expected_updated, "streams");
+      cpu_->HyperHead(x, head, output);
+      reference_->HyperHead(x, head, expected_output);
+      ExpectSame(output, expected_output, "head");
+    }
+  }
+}
+
+TEST_P(OperationsTest, ExpertsOfEveryFormat) {
+  const int64_t d = 256, f = 128, count = 5, k = 2;
+  for (const NumberFormat format :
+       {NumberFormat::kE2m1, NumberFormat::kE4m3, NumberFormat::kBf16}) {
+    const ScaleFormat scales =
+        format == NumberFormat::kBf16 ? ScaleFormat::kNone : ScaleFormat::kE8m0;
+    std::vector<StoredMatrix> weights;
+    for (int64_t e = 0; e <= count; ++e) {
+      const bool shared = e == count;
+      const NumberFormat own =
+          shared && format == NumberFormat::kE2m1 ? NumberFormat::kE4m3 : format;
+      weights.emplace_back(source_, own, scales, f, d);
+      weights.emplace_back(source_, own, scales, d, f);
+      weights.emplace_back(source_, own, scales, f, d);
+    }
+    std::vector<ExpertMatrices> experts;
+    for (size_t e = 0; e <= count; ++e) {
+      experts.push_back(
+          {&weights[3 * e].get(), &weights[3 * e + 1].get(), &weights[3 * e + 2].get()});
+    }
+    const ExpertMatrices shared = experts.back();
+    experts.pop_back();
+    for (const int64_t tokens : {1, 4, 50}) {
+      Routing routing;
+      routing.experts_per_token = k;
+      for (int64_t i = 0; i < tokens; ++i) {
+        const auto first = static_cast<int32_t>(source_.Integer(count));
+        routing.experts.insert(routing.experts.end(),
+                               {first, (first + 1) % static_cast<int32_t>(count)});
+        routing.weights.insert(routing.weights.end(), {0.75f, 0.6f});
+      }
+      const Tensor x = source_.Numbers({tokens, d});
+      Tensor y, expected;
+      cpu_->Experts(x, routing, experts, shared, 10, y);
+      reference_->Experts(x, routing, experts, shared, 10, expected);
+      ExpectSame(y, expected, std::to_string(tokens) + " tokens");
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, OperationsTest, ::testing::ValuesIn(Cases()), [](const auto& info) {
+  return info.param.kernels + "_" + std::to_string(info.param.threads) + "_threads_" +
+         (info.param.numerics == Numerics::kOfficial ? "official" : "fp32");
+});
+
+}  // namespace
+}  // namespace toaster
