@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 
@@ -101,11 +102,14 @@ PromptTexts PromptTexts::FromEncoder(std::string_view python, const std::string&
   const PythonConstants constants = ReadPythonConstants(python, origin);
   PromptTexts texts(origin);
   // A single string belongs to the preview's levels, a table to those of 0731 and later.
-  const auto table = constants.tables.find("REASONING_EFFORT_PROMPTS");
+  const auto table =
+      std::find_if(constants.tables.begin(), constants.tables.end(), [](const auto& entry) {
+        return entry.first.rfind("REASONING_EFFORT", 0) == 0 && entry.second.contains("max");
+      });
   const auto single = constants.strings.find("REASONING_EFFORT_MAX");
   if (table != constants.tables.end()) {
     for (const auto& [level, text] : table->second) {
-      const std::string name = fmt::format("REASONING_EFFORT_PROMPTS[\"{}\"]", level);
+      const std::string name = fmt::format("{}[\"{}\"]", table->first, level);
       if (level == "low") {
         texts.efforts_[Effort::kLow] = text;
       } else if (level == "high" || level == "max") {

@@ -229,6 +229,80 @@ TEST(RenderPromptTest, TheNextTurnBeginsWithTheStablePrefix) {
   EXPECT_GE(count["extended"], count["turns"] / 2);
 }
 
+/// What the model may say next, and the message that a client makes of it and sends back.
+struct SampledReply {
+  std::vector<PromptSegment> segments;
+  Message message;
+};
+
+SampledReply Sample(const std::string& text, bool thinking, SampledCalls& kept) {
+  SampledReply reply;
+  ReplyParser parser(thinking);
+  std::vector<ReplyEvent> events;
+  parser.Push(text, events);
+  parser.Finish(ReplyEnd::kStop, events);
+  reply.message.role = Role::kAssistant;
+  for (const ReplyEvent& event : events) {
+    if (event.kind == ReplyEvent::Kind::kReasoning) reply.message.reasoning += event.text;
+    if (event.kind == ReplyEvent::Kind::kContent) reply.message.content += event.text;
+  }
+  std::vector<std::string> ids;
+  for (const ParsedCall& call : parser.calls()) {
+    ids.push_back("sampled" + std::to_string(ids.size()));
+    reply.message.tool_calls.push_back({ids.back(), call.name, call.arguments, {}});
+  }
+  kept.Keep(ids, parser.calls());
+  Prompt sampled;
+  sampled.AddTrusted(text);  // the model's ｜DSML｜ and </think> are control tokens
+  sampled.AddControl(kEosToken);
+  reply.segments = sampled.segments();
+  return reply;
+}
+
+// The cache holds the prompt and the reply; the next prompt begins with both wherever earlier turns
+// are rendered as they were.
+TEST(RenderPromptTest, TheNextTurnBeginsWithPromptAndReply) {
+  const Tokenizer tokenizer = Tokenizer::Load(TOASTER_SOURCE_DIR "/tests/data/tokenizer");
+  const std::string call =
+      "\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n"
+      "<｜DSML｜parameter name=\"a\" string=\"false\">{\"x\":1e2}</｜DSML｜parameter>\n"
+      "</｜DSML｜invoke>\n\n<｜DSML｜invoke name=\"g\">\n</｜DSML｜invoke></｜DSML｜tool_calls>";
+  std::map<std::string, int> count;
+  for (const Case& test : LoadCases()) {
+    const std::vector<Message>& messages = test.conversation.messages;
+    if (messages.empty() || messages.back().role == Role::kAssistant ||
+        messages.back().role == Role::kSystem || TaskOfLastTurn(messages) < messages.size()) {
+      continue;
+    }
+    const PromptTexts texts = Texts(test.texts);
+    Prompt now = RenderPrompt(test.conversation, texts);
+    const bool keeping = now.stable_segments() == now.segments().size();
+    const std::string thoughts = test.conversation.thinking ? "Hm.\n\n</think>" : "";
+    for (const std::string& text :
+         {thoughts + "It is 5.", thoughts + call, thoughts + "So:" + call}) {
+      SampledCalls kept;
+      const SampledReply reply = Sample(text, test.conversation.thinking, kept);
+      Conversation next = test.conversation;
+      next.messages.push_back(reply.message);
+      for (const ToolCall& made : reply.message.tool_calls) {
+        next.messages.push_back(Of(Role::kTool, "result"));
+        next.messages.back().tool_call_id = made.id;
+      }
+      next.messages.push_back(Of(Role::kUser, "Next?"));
+      kept.Restore(next.messages);
+      Prompt cached = now;
+      cached.Add(reply.segments);
+      const PromptTokens before = EncodePrompt(cached, tokenizer);
+      const PromptTokens after = EncodePrompt(RenderPrompt(next, texts), tokenizer);
+      const bool extends = CommonPrefix(before.tokens, after.tokens) == before.tokens.size();
+      EXPECT_EQ(extends, keeping) << test.name << "\n" << text;
+      ++count[extends ? "extended" : "dropping"];
+    }
+  }
+  std::cout << "extended: " << count["extended"] << "  dropping: " << count["dropping"] << "\n";
+  EXPECT_GE(count["extended"], 150);
+}
+
 TEST(RenderPromptTest, SampledCallsAreRepeatedByteForByte) {
   const PromptTexts texts = Texts("encoding_preview.py");
   const std::string sampled =
