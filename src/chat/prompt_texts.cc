@@ -151,7 +151,8 @@ PromptTexts PromptTexts::FromJson(std::string_view json, const std::string& orig
                 fmt::format("{}: {}; see docs/formats/prompt_texts.md", origin, what));
   };
   const auto object = nlohmann::json::parse(json.begin(), json.end(), nullptr, false);
-  if (!object.is_object()) refuse("not a JSON object");
+  // The library takes a zero byte for the end of the text.
+  if (!object.is_object() || json.find('\0') != json.npos) refuse("not a JSON object");
   PromptTexts texts(origin);
   for (const auto& [key, value] : object.items()) {
     if (key == "effort") {

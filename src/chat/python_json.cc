@@ -99,6 +99,15 @@ class Builder : public nlohmann::json_sax<json> {
   std::string key_;
 };
 
+bool Parse(std::string_view text, Builder& builder) {
+  // The library takes a zero byte for the end of the text; it has no place in JSON.
+  if (const size_t zero = text.find('\0'); zero != text.npos) {
+    builder.error_position = zero + 1;
+    return false;
+  }
+  return json::sax_parse(text.begin(), text.end(), &builder);
+}
+
 void Dump(const JsonValue& value, std::string& text) {
   switch (value.kind) {
     case JsonValue::Kind::kNull:
@@ -179,13 +188,13 @@ void JsonValue::Set(std::string key, JsonValue value) {
 
 std::optional<JsonValue> TryParsePythonJson(std::string_view text) {
   Builder builder;
-  if (!json::sax_parse(text.begin(), text.end(), &builder)) return std::nullopt;
+  if (!Parse(text, builder)) return std::nullopt;
   return std::move(builder.result);
 }
 
 JsonValue ParsePythonJson(std::string_view text, const std::string& origin) {
   Builder builder;
-  if (json::sax_parse(text.begin(), text.end(), &builder)) return std::move(builder.result);
+  if (Parse(text, builder)) return std::move(builder.result);
   throw Error(ErrorCode::kInvalidArgument,
               builder.too_deep
                   ? fmt::format("{}: JSON nested deeper than {}", origin, kMaxJsonDepth)

@@ -74,6 +74,10 @@ TEST(PythonJsonTest, WhatIsNoJson) {
     EXPECT_FALSE(TryParsePythonJson(text)) << text;
     EXPECT_THROW(ParsePythonJson(text, "test"), Error);
   }
+  using namespace std::string_view_literals;
+  for (const std::string_view text : {"1\0"sv, "\0"sv, "[1]\0[2]"sv, "\"\0\""sv}) {
+    EXPECT_FALSE(TryParsePythonJson(text));
+  }
   const auto nested = [](int depth) {
     return std::string(static_cast<size_t>(depth), '[') +
            std::string(static_cast<size_t>(depth), ']');

@@ -218,6 +218,7 @@ TEST(TokenizerFileTest, DamagedTextsAreErrors) {
     }
   }
   EXPECT_THROW(ParseTokenizerFile(std::string(1 << 20, '['), "test"), Error);
+  EXPECT_THROW(ParseTokenizerFile(sound + std::string(1, '\0'), "test"), Error);
   EXPECT_THROW(ParseTokenizerFile("{\"a\":1,\"a\":2}", "test"), Error);
   EXPECT_THROW(ParseTokenizerFile("{\"model\":{\"vocab\":{},\"vocab\":{}}}", "test"), Error);
 }

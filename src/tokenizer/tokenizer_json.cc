@@ -93,6 +93,9 @@ class Handler : public nlohmann::json_sax<json> {
     return true;
   }
   bool parse_error(size_t position, const std::string&, const json::exception&) override {
+    NotJson(position);
+  }
+  [[noreturn]] void NotJson(size_t position) const {
     Fail(fmt::format("not valid JSON at byte {}", position));
   }
 
@@ -151,6 +154,8 @@ class Handler : public nlohmann::json_sax<json> {
 TokenizerJson ReadTokenizerJson(std::string_view text, const std::string& origin) {
   TokenizerJson result;
   Handler handler(result, origin);
+  // The library takes a zero byte for the end of the text.
+  if (const size_t zero = text.find('\0'); zero != text.npos) handler.NotJson(zero + 1);
   json::sax_parse(text.begin(), text.end(), &handler);
   if (!result.rest.is_object()) {
     throw Error(ErrorCode::kCorruptFile, fmt::format("{}: not a JSON object", origin));
