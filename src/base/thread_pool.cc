@@ -13,6 +13,30 @@
 
 namespace toaster {
 
+namespace {
+
+// Tells the processor that this is a spinning loop.
+void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Looks for a few tens of microseconds whether `ready` becomes true.
+template <typename Ready>
+bool SpinUntil(const Ready& ready) {
+  constexpr int kLooks = 2000;
+  for (int i = 0; i < kLooks; ++i) {
+    if (ready()) return true;
+    Pause();
+  }
+  return false;
+}
+
+}  // namespace
+
 ThreadPool::ThreadPool(int threads) {
   CHECK(threads >= 1, "{} threads", threads);
   workers_.reserve(static_cast<size_t>(threads - 1));
@@ -36,21 +60,25 @@ void ThreadPool::ParallelFor(int64_t count, int64_t grain,
     body(0, count, 0);
     return;
   }
+  CHECK(pending_ == 0, "ParallelFor inside ParallelFor");
+  body_ = &body;
+  count_ = count;
+  grain_ = grain;
+  next_ = 0;
+  failure_ = nullptr;
+  pending_ = static_cast<int>(workers_.size());
+  bool asleep;
   {
     std::lock_guard lock(mutex_);
-    CHECK(running_ == 0, "ParallelFor inside ParallelFor");
-    body_ = &body;
-    count_ = count;
-    grain_ = grain;
-    next_ = 0;
-    failure_ = nullptr;
-    running_ = static_cast<int>(workers_.size());
     ++round_;
+    asleep = sleepers_ > 0;
   }
-  wake_.notify_all();
+  if (asleep) wake_.notify_all();
   RunPieces(0);
-  std::unique_lock lock(mutex_);
-  done_.wait(lock, [this] { return running_ == 0; });
+  if (!SpinUntil([this] { return pending_ == 0; })) {
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return pending_ == 0; });
+  }
   if (failure_) std::rethrow_exception(failure_);
 }
 
@@ -71,15 +99,22 @@ void ThreadPool::RunPieces(int thread) {
 void ThreadPool::Work(int thread) {
   const ScopedFlushDenormals flush;
   uint64_t seen = 0;
-  std::unique_lock lock(mutex_);
+  const auto called = [&] { return stop_ || round_ != seen; };
   for (;;) {
-    wake_.wait(lock, [&] { return stop_ || round_ != seen; });
+    if (!SpinUntil(called)) {
+      std::unique_lock lock(mutex_);
+      ++sleepers_;
+      wake_.wait(lock, called);
+      --sleepers_;
+    }
     if (stop_) return;
     seen = round_;
-    lock.unlock();
     RunPieces(thread);
-    lock.lock();
-    if (--running_ == 0) done_.notify_one();
+    if (pending_.fetch_sub(1) == 1) {
+      // Under the lock, so that the caller cannot miss it between its look and its sleep.
+      std::lock_guard lock(mutex_);
+      done_.notify_one();
+    }
   }
 }
 

@@ -38,18 +38,22 @@ class ThreadPool {
   void RunPieces(int thread);
 
   std::vector<std::thread> workers_;
+  // A thread that waits spins for a moment, since the next loop usually follows at once, and then
+  // sleeps.
   std::mutex mutex_;
-  std::condition_variable wake_;
-  std::condition_variable done_;
-  uint64_t round_ = 0;  // counts loops; a change wakes the workers
-  int running_ = 0;     // workers that still work on this round
-  bool stop_ = false;
+  std::condition_variable wake_;    // workers wait for a new round
+  std::condition_variable done_;    // the caller waits for pending_ to become 0
+  std::atomic<uint64_t> round_{0};  // counts loops; changes under mutex_
+  std::atomic<int> pending_{0};     // workers that have not finished this round
+  std::atomic<bool> stop_{false};
+  int sleepers_ = 0;  // workers in wake_; under mutex_
 
+  // The loop at hand: written before round_ changes, read after.
   const std::function<void(int64_t, int64_t, int)>* body_ = nullptr;
   int64_t count_ = 0;
   int64_t grain_ = 1;
   std::atomic<int64_t> next_{0};
-  std::exception_ptr failure_;
+  std::exception_ptr failure_;  // under mutex_
 };
 
 /// Processors this process may use: its affinity mask and its cgroup's CPU quota, at least 1.
