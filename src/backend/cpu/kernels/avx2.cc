@@ -5,15 +5,16 @@
 #include "backend/cpu/kernels/avx2_elements.h"
 #include "backend/cpu/kernels/avx2_index.h"
 #include "backend/cpu/kernels/avx2_matmul.h"
+#include "backend/cpu/kernels/avx2_spin.h"
 #include "backend/cpu/kernels/kernels.h"
 
 namespace toaster::kernels {
 
 static constexpr KernelTable kTable = {
     .name = "avx2",
-    .matmul_bf16 = avx2::MatmulBf16<avx2::Bf16Row>,
-    .matmul_e4m3 = avx2::MatmulBf16<avx2::E4m3Row>,
-    .matmul_e2m1 = avx2::MatmulBf16<avx2::E2m1Row>,
+    .matmul_bf16 = avx2::MatmulBf16,
+    .matmul_e4m3 = avx2::MatmulE4m3,
+    .matmul_e2m1 = avx2::MatmulE2m1,
     .matmul_f32 = avx2::MatmulF32,
     .round_bf16 = avx2::RoundRowToBf16,
     .quantize_e4m3 = avx2::QuantizeE4m3,
@@ -22,6 +23,9 @@ static constexpr KernelTable kTable = {
     .accumulate_values = avx2::AccumulateValues,
     .swiglu = avx2::Swiglu,
     .index_scores = avx2::IndexScores,
+    .spin_bf16 = avx2::SpinFloat,
+    .spin_int8 = avx2::SpinInt8,
+    .spin_float = avx2::SpinFloat,
 };
 
 const KernelTable& Avx2() { return kTable; }

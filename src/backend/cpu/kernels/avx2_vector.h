@@ -23,6 +23,8 @@ inline __m256i LoadBytes32(const void* p) {
 }
 inline void StoreBytes16(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
 
+inline void StoreBytes32(void* p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+
 inline int64_t RoundUp(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 inline int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
 

@@ -7,15 +7,16 @@
 #include "backend/cpu/kernels/avx512_elements.h"
 #include "backend/cpu/kernels/avx512_index.h"
 #include "backend/cpu/kernels/avx512_matmul.h"
+#include "backend/cpu/kernels/avx512_spin.h"
 #include "backend/cpu/kernels/kernels.h"
 
 namespace toaster::kernels {
 
 static constexpr KernelTable kTable = {
     .name = "avx512",
-    .matmul_bf16 = avx512::MatmulBf16<avx512::Bf16Row>,
-    .matmul_e4m3 = avx512::MatmulBf16<avx512::E4m3Row>,
-    .matmul_e2m1 = avx512::MatmulBf16<avx512::E2m1Row>,
+    .matmul_bf16 = avx512::MatmulBf16,
+    .matmul_e4m3 = avx512::MatmulE4m3,
+    .matmul_e2m1 = avx512::MatmulE2m1,
     .matmul_f32 = avx512::MatmulF32,
     .round_bf16 = avx512::RoundRowToBf16,
     .quantize_e4m3 = avx512::QuantizeE4m3,
@@ -24,6 +25,9 @@ static constexpr KernelTable kTable = {
     .accumulate_values = avx512::AccumulateValues,
     .swiglu = avx512::Swiglu,
     .index_scores = avx512::IndexScores,
+    .spin_bf16 = avx512::SpinBf16,
+    .spin_int8 = avx512::SpinInt8,
+    .spin_float = avx512::SpinFloat,
 };
 
 const KernelTable& Avx512Bf16() { return kTable; }

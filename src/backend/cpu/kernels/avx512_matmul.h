@@ -1,112 +1,319 @@
 #pragma once
 
 // Matrix products of the AVX-512 table. Included by avx512_bf16.cc only.
+//
+// Few tokens: the weights are read once, expanded in registers and used at once; memory is the
+// limit. Many tokens: a tile of weights is expanded to `scratch`, which stays in the second-level
+// cache, and each load of it serves six tokens; vdpbf16ps is the limit. A sum has its 16 lanes in
+// one register from the first to the last input in both, so the bits are the same.
 
+#include <type_traits>
+
+#include "backend/cpu/kernels/avx512_expand.h"
 #include "backend/cpu/kernels/avx512_vector.h"
 #include "backend/cpu/kernels/kernels.h"
-#include "backend/cpu/kernels/weight_tables.h"
 
 namespace toaster::kernels::avx512 {
 
 namespace {
 
-constexpr int kStep = 32;  // BF16 numbers in a vector
-
-struct Bf16Row {
-  static void Expand(const WeightRows& w, int64_t row, uint16_t* out) {
-    const uint8_t* data = w.data + row * w.row_bytes;
-    for (int64_t k = 0; k < w.inner; k += kStep) {
-      const __mmask32 inside = FirstWords(Least(w.inner - k, kStep));
-      _mm512_store_si512(out + k, _mm512_maskz_loadu_epi16(inside, data + 2 * k));
-    }
+/// FoldLanes of four rows and two tokens at once, stored to y[0..3] and second[0..3].
+inline void FoldEight(const __m512* first_sums, const __m512* second_sums, float* y,
+                      float* second) {
+  __m512 eight[4];  // lane i plus lane i + 8: the first token's 8, the second's 8
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    eight[r] = _mm512_add_ps(_mm512_shuffle_f32x4(first_sums[r], second_sums[r], 0x44),
+                             _mm512_shuffle_f32x4(first_sums[r], second_sums[r], 0xEE));
   }
-};
-
-struct E4m3Row {
-  static void Expand(const WeightRows& w, int64_t row, uint16_t* out) {
-    const uint8_t* data = w.data + row * w.row_bytes;
-    for (int64_t k = 0; k < w.inner; k += kStep) {
-      const __m512i codes =
-          _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(data + k)));
-      const __m512 scale = _mm512_set1_ps(E8m0ToFloat(w.scales[k / 128]));
-      _mm512_store_si512(out + k, ScaleBf16(E4m3ToBf16(codes), scale));
-    }
+  __m512 four[2];  // in each quarter: row 0 or 2 of the first, of the second token, row 1 or 3 ...
+#pragma GCC unroll 2
+  for (int r = 0; r < 2; ++r) {
+    four[r] = _mm512_add_ps(_mm512_shuffle_f32x4(eight[r], eight[r + 2], 0x88),
+                            _mm512_shuffle_f32x4(eight[r], eight[r + 2], 0xDD));
   }
-};
+  // Quarters: first token rows 0 and 1, second token rows 0 and 1, first rows 2 and 3, second.
+  const __m512d a = _mm512_castps_pd(four[0]), b = _mm512_castps_pd(four[1]);
+  const __m512 two = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                                   _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+  const __m512 one = _mm512_add_ps(_mm512_moveldup_ps(two), _mm512_movehdup_ps(two));
+  const __m512i order = _mm512_setr_epi32(0, 2, 8, 10, 4, 6, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+  const __m256 results = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, one));
+  _mm_storeu_ps(y, _mm256_castps256_ps128(results));
+  _mm_storeu_ps(second, _mm256_extractf128_ps(results, 1));
+}
 
-struct E2m1Row {
-  static void Expand(const WeightRows& w, int64_t row, uint16_t* out) {
-    const uint8_t* data = w.data + row * w.row_bytes;
-    const uint8_t* scales = w.scales + row * (w.inner / 32);
-    for (int64_t k = 0; k < w.inner; k += kStep) {
-      const __m512i pairs =
-          _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data + k / 2)));
-      // Five bits of each word choose an entry; the highest of them is noise, so the table stands
-      // there twice.
-      const __m512i table = _mm512_broadcast_i64x4(
-          _mm256_load_si256(reinterpret_cast<const __m256i*>(kScaledE2m1.bits[scales[k / 32]])));
-      const __m512i index = _mm512_or_si512(pairs, _mm512_slli_epi32(pairs, 12));
-      _mm512_store_si512(out + k, _mm512_permutexvar_epi16(index, table));
-    }
-  }
-};
-
+/// Folds and stores the sums of kRows rows and kTokens tokens; the first `rows` of them count.
 template <int kRows, int kTokens>
-inline void DotTile(const uint16_t* weights, const uint16_t* x, int64_t x_stride, int64_t padded,
-                    float* y, int64_t y_stride) {
-  __m512 sums[kRows][kTokens];
-  for (int r = 0; r < kRows; ++r) {
-    for (int t = 0; t < kTokens; ++t) sums[r][t] = _mm512_setzero_ps();
-  }
-  for (int64_t k = 0; k < padded; k += kStep) {
-    for (int r = 0; r < kRows; ++r) {
-      const __m512i row = _mm512_load_si512(weights + r * padded + k);
-      for (int t = 0; t < kTokens; ++t) {
-        sums[r][t] = AddProducts(sums[r][t], row, _mm512_load_si512(x + t * x_stride + k));
+void StoreSums(const __m512 (&sums)[kTokens][kRows], int64_t rows, float* y, int64_t y_stride) {
+  if constexpr (kRows % 4 == 0) {
+    if (rows == kRows) {
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; t += 2) {
+        const int second = t + 1 < kTokens ? t + 1 : t;
+#pragma GCC unroll 2
+        for (int r = 0; r < kRows; r += 4) {
+          FoldEight(sums[t] + r, sums[second] + r, y + t * y_stride + r, y + second * y_stride + r);
+        }
       }
+      return;
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int t = 0; t < kTokens; ++t) y[t * y_stride + r] = Fold(sums[r][t]);
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      if (r < rows) y[t * y_stride + r] = Fold(sums[t][r]);
+    }
   }
 }
 
-template <typename Format>
-void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
-                int64_t y_stride, std::byte* scratch) {
-  constexpr int kRowTile = 4;
-  const int64_t padded = RoundUp(w.inner, kStep);
-  auto* expanded = reinterpret_cast<uint16_t*>(scratch);
-  for (int64_t first = 0; first < w.rows; first += kRowTile) {
-    const int64_t rows = Least(w.rows - first, kRowTile);
-    for (int64_t r = 0; r < rows; ++r) Format::Expand(w, first + r, expanded + r * padded);
-    int64_t t = 0;
-    for (; rows == kRowTile && t + 4 <= tokens; t += 4) {
-      DotTile<4, 4>(expanded, x + t * x_stride, x_stride, padded, y + t * y_stride + first,
-                    y_stride);
+// ---- few tokens
+
+template <typename Cursor, int kRows, int kTokens>
+void StreamTile(const WeightRows& w, int64_t first, const uint16_t* x, int64_t x_stride, float* y,
+                int64_t y_stride) {
+  constexpr int kAdvance = kStep * Cursor::kVectors;
+  __m512 sums[kTokens][kRows];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) sums[t][r] = _mm512_setzero_ps();
+  }
+  Cursor weights(w, first);
+  const uint16_t* const end = x + w.inner;
+  // The memory system likes one stream best: what the next rows need is fetched in its own order.
+  const char* next = reinterpret_cast<const char*>(w.data + (first + kRows) * w.row_bytes);
+  for (; x + kAdvance <= end; x += kAdvance, weights.Advance()) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows * Cursor::kBytes / 64; ++i) {
+      _mm_prefetch(next + 64 * i, _MM_HINT_T0);
     }
-    for (; t < tokens; ++t) {
-      for (int64_t r = 0; r < rows; ++r) {
-        DotTile<1, 1>(expanded + r * padded, x + t * x_stride, x_stride, padded,
-                      y + t * y_stride + first + r, y_stride);
+    next += kRows * Cursor::kBytes;
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      __m512i values[Cursor::kVectors];
+      weights.Load(r, values);
+#pragma GCC unroll 2
+      for (int i = 0; i < Cursor::kVectors; ++i) {
+#pragma GCC unroll 8
+        for (int t = 0; t < kTokens; ++t) {
+          sums[t][r] =
+              AddProducts(sums[t][r], values[i], _mm512_load_si512(x + t * x_stride + kStep * i));
+        }
       }
     }
   }
+  if constexpr (std::is_same_v<Cursor, Bf16Cursor>) {
+    if (x < end) {
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const __m512i values = weights.LoadLast(r, FirstWords(end - x));
+#pragma GCC unroll 8
+        for (int t = 0; t < kTokens; ++t) {
+          sums[t][r] = AddProducts(sums[t][r], values, _mm512_load_si512(x + t * x_stride));
+        }
+      }
+    }
+  }
+  StoreSums<kRows, kTokens>(sums, kRows, y, y_stride);
+}
+
+template <typename Cursor, int kTokens>
+void StreamProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, float* y,
+                   int64_t y_stride) {
+  constexpr int kRows = kTokens <= 6 ? 4 : 2;
+  int64_t r = 0;
+  for (; r + kRows <= w.rows; r += kRows) {
+    StreamTile<Cursor, kRows, kTokens>(w, r, x, x_stride, y + r, y_stride);
+  }
+  for (; r < w.rows; ++r) {
+    StreamTile<Cursor, 1, kTokens>(w, r, x, x_stride, y + r, y_stride);
+  }
+}
+
+constexpr int64_t kFewTokens = 8;
+
+template <typename Cursor>
+void StreamProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
+                   float* y, int64_t y_stride) {
+  switch (tokens) {
+    case 1:
+      return StreamProduct<Cursor, 1>(w, x, x_stride, y, y_stride);
+    case 2:
+      return StreamProduct<Cursor, 2>(w, x, x_stride, y, y_stride);
+    case 3:
+      return StreamProduct<Cursor, 3>(w, x, x_stride, y, y_stride);
+    case 4:
+      return StreamProduct<Cursor, 4>(w, x, x_stride, y, y_stride);
+    case 5:
+      return StreamProduct<Cursor, 5>(w, x, x_stride, y, y_stride);
+    case 6:
+      return StreamProduct<Cursor, 6>(w, x, x_stride, y, y_stride);
+    case 7:
+      return StreamProduct<Cursor, 7>(w, x, x_stride, y, y_stride);
+    default:
+      return StreamProduct<Cursor, 8>(w, x, x_stride, y, y_stride);
+  }
+}
+
+// ---- many tokens
+
+constexpr int kGroupRows = 4;
+constexpr int kGroupTokens = 6;
+
+/// One group of expanded rows [steps, 4, 32] with kTokens tokens. Meanwhile fetches the row at
+/// `next` into the second-level cache.
+template <int kTokens>
+void GroupProduct(const uint16_t* weights, int64_t rows, const uint16_t* x, int64_t x_stride,
+                  int64_t padded, const uint16_t* next, float* y, int64_t y_stride) {
+  __m512 sums[kTokens][kGroupRows];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kGroupRows; ++r) sums[t][r] = _mm512_setzero_ps();
+  }
+  for (int64_t k = 0; k < padded; k += kStep) {
+    _mm_prefetch(reinterpret_cast<const char*>(next + k), _MM_HINT_T1);
+    __m512i row[kGroupRows];
+#pragma GCC unroll 8
+    for (int r = 0; r < kGroupRows; ++r) {
+      row[r] = _mm512_load_si512(weights + k * kGroupRows + r * kStep);
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) {
+      const __m512i inputs = _mm512_load_si512(x + t * x_stride + k);
+#pragma GCC unroll 8
+      for (int r = 0; r < kGroupRows; ++r) sums[t][r] = AddProducts(sums[t][r], row[r], inputs);
+    }
+  }
+  StoreSums<kGroupRows, kTokens>(sums, rows, y, y_stride);
+}
+
+void GroupProduct(const uint16_t* weights, int64_t rows, const uint16_t* x, int64_t x_stride,
+                  int64_t padded, int64_t tokens, const uint16_t* next, float* y,
+                  int64_t y_stride) {
+  switch (tokens) {
+    case 1:
+      return GroupProduct<1>(weights, rows, x, x_stride, padded, next, y, y_stride);
+    case 2:
+      return GroupProduct<2>(weights, rows, x, x_stride, padded, next, y, y_stride);
+    case 3:
+      return GroupProduct<3>(weights, rows, x, x_stride, padded, next, y, y_stride);
+    case 4:
+      return GroupProduct<4>(weights, rows, x, x_stride, padded, next, y, y_stride);
+    case 5:
+      return GroupProduct<5>(weights, rows, x, x_stride, padded, next, y, y_stride);
+    default:
+      return GroupProduct<6>(weights, rows, x, x_stride, padded, next, y, y_stride);
+  }
+}
+
+template <typename Expand>
+void BlockedProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
+                    float* y, int64_t y_stride, std::byte* scratch, Expand expand) {
+  const int64_t padded = RoundUp(w.inner, kStep);
+  const int64_t tile_rows = MatmulTileRows(padded * 2);
+  auto* tile = reinterpret_cast<uint16_t*>(scratch);
+  for (int64_t first = 0; first < w.rows; first += tile_rows) {
+    const int64_t rows = Least(w.rows - first, tile_rows);
+    expand(w, first, rows, tile);
+    for (int64_t t = 0; t < tokens; t += kGroupTokens) {
+      const int64_t count = Least(tokens - t, kGroupTokens);
+      for (int64_t r = 0; r < rows; r += kGroupRows) {
+        // Each group of rows brings one of the next tokens nearer.
+        const int64_t next = t + kGroupTokens + r / kGroupRows;
+        const bool wanted = r / kGroupRows < kGroupTokens && next < tokens;
+        GroupProduct(tile + r * padded, Least(rows - r, kGroupRows), x + t * x_stride, x_stride,
+                     padded, count, x + (wanted ? next : t) * x_stride,
+                     y + t * y_stride + first + r, y_stride);
+      }
+    }
+  }
+}
+
+// ---- the table's entries
+
+void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
+                int64_t y_stride, std::byte* scratch) {
+  if (tokens <= kFewTokens) {
+    StreamProduct<Bf16Cursor>(w, x, x_stride, tokens, y, y_stride);
+  } else {
+    BlockedProduct(w, x, x_stride, tokens, y, y_stride, scratch,
+                   ExpandRowwise<kGroupRows, Bf16Cursor>);
+  }
+}
+
+void MatmulE2m1(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
+                int64_t y_stride, std::byte* scratch) {
+  if (tokens <= kFewTokens) {
+    StreamProduct<E2m1Cursor>(w, x, x_stride, tokens, y, y_stride);
+  } else {
+    BlockedProduct(w, x, x_stride, tokens, y, y_stride, scratch,
+                   ExpandRowwise<kGroupRows, E2m1Cursor>);
+  }
+}
+
+void MatmulE4m3(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
+                int64_t y_stride, std::byte* scratch) {
+  bool scaled = tokens <= kFewTokens;
+  auto* inputs = reinterpret_cast<uint16_t*>(scratch);
+  for (int64_t t = 0; scaled && t < tokens; ++t) {
+    scaled = ScaleInput(w, x + t * x_stride, inputs + t * w.inner);
+  }
+  if (scaled) {
+    StreamProduct<UnscaledE4m3Cursor>(w, inputs, w.inner, tokens, y, y_stride);
+  } else {
+    BlockedProduct(w, x, x_stride, tokens, y, y_stride, scratch, ExpandE4m3<kGroupRows>);
+  }
+}
+
+template <int kRows, int kTokens>
+void FloatTile(const WeightRows& w, int64_t first, const float* x, int64_t x_stride, float* y,
+               int64_t y_stride) {
+  __m512 sums[kTokens][kRows];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) sums[t][r] = _mm512_setzero_ps();
+  }
+  const uint8_t* data = w.data + first * w.row_bytes;
+  for (int64_t k = 0; k < w.inner; k += 16) {
+    const __mmask16 inside = FirstLanes(Least(w.inner - k, 16));
+    __m512 row[kRows];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      row[r] = _mm512_maskz_loadu_ps(inside, data + r * w.row_bytes + 4 * k);
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) {
+      const __m512 inputs = _mm512_load_ps(x + t * x_stride + k);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) sums[t][r] = _mm512_fmadd_ps(row[r], inputs, sums[t][r]);
+    }
+  }
+  StoreSums<kRows, kTokens>(sums, kRows, y, y_stride);
+}
+
+template <int kTokens>
+void FloatProduct(const WeightRows& w, const float* x, int64_t x_stride, float* y,
+                  int64_t y_stride) {
+  constexpr int kRows = 4;
+  int64_t r = 0;
+  for (; r + kRows <= w.rows; r += kRows) {
+    FloatTile<kRows, kTokens>(w, r, x, x_stride, y + r, y_stride);
+  }
+  for (; r < w.rows; ++r) FloatTile<1, kTokens>(w, r, x, x_stride, y + r, y_stride);
 }
 
 void MatmulF32(const WeightRows& w, const float* x, int64_t x_stride, int64_t tokens, float* y,
                int64_t y_stride, std::byte* scratch) {
-  for (int64_t r = 0; r < w.rows; ++r) {
-    const uint8_t* data = w.data + r * w.row_bytes;
-    for (int64_t t = 0; t < tokens; ++t) {
-      __m512 sums = _mm512_setzero_ps();
-      for (int64_t k = 0; k < w.inner; k += 16) {
-        const __mmask16 inside = FirstLanes(Least(w.inner - k, 16));
-        sums = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(inside, data + 4 * k),
-                               _mm512_load_ps(x + t * x_stride + k), sums);
-      }
-      y[t * y_stride + r] = Fold(sums);
-    }
+  int64_t t = 0;
+  for (; t + 4 <= tokens; t += 4) {
+    FloatProduct<4>(w, x + t * x_stride, x_stride, y + t * y_stride, y_stride);
+  }
+  for (; t < tokens; ++t) {
+    FloatProduct<1>(w, x + t * x_stride, x_stride, y + t * y_stride, y_stride);
   }
 }
 

@@ -26,8 +26,24 @@ struct WeightRows {
       nullptr;  ///< UE8M0; E4M3: [inner/128], the same for all these rows; E2M1: [rows, inner/32]
 };
 
-/// Bytes of `scratch` that a matrix product with `inner` inputs may use.
-constexpr int64_t MatmulScratchBytes(int64_t inner) { return 16 * ((inner + 31) / 32 * 32) * 4; }
+/// Rows of a tile of expanded weights, a multiple of 4, if a row takes `row_bytes`: as many as the
+/// second-level cache holds beside the inputs.
+constexpr int64_t MatmulTileRows(int64_t row_bytes) {
+  constexpr int64_t kTileBytes = 384 << 10;
+  const int64_t rows = kTileBytes / row_bytes / 4 * 4;
+  return rows < 4 ? 4 : rows > 128 ? 128 : rows;
+}
+
+/// Bytes of `scratch` that a matrix product with `inner` inputs may use: a tile of BF16 numbers or
+/// of floats, and the sums of the latter.
+constexpr int64_t MatmulScratchBytes(int64_t inner) {
+  const int64_t padded = (inner + 31) / 32 * 32;
+  const int64_t words = MatmulTileRows(padded * 2) * padded * 2;
+  const int64_t floats = MatmulTileRows(padded * 4) * (padded * 4 + 512);
+  const int64_t few_tokens = 4 * padded * 4;
+  const int64_t more = words > floats ? words : floats;
+  return more > few_tokens ? more : few_tokens;
+}
 
 /// One indexer query, prepared for IndexScores; head h stands at column h, columns up to
 /// `padded_heads` are zero.
@@ -90,6 +106,13 @@ struct KernelTable {
   // scale * key scale), in float; term[h] = RoundBf16(max(RoundBf16(dot), 0) * weight[h]); head h
   // adds to lane h mod 16 in rising order; out[i] = RoundBf16(FoldLanes(lanes)).
   void (*index_scores)(const IndexQuery& query, const uint8_t* keys, int64_t count, float* out);
+
+  // For measuring the limits of the machine (limits.h): many rounds of the multiply-adds this table
+  // uses, in registers, on the number *sink, which takes up the result so that nothing is left out.
+  // The result is the number of multiplications and additions done.
+  int64_t (*spin_bf16)(int64_t rounds, float* sink);
+  int64_t (*spin_int8)(int64_t rounds, float* sink);
+  int64_t (*spin_float)(int64_t rounds, float* sink);
 };
 
 /// Plain C++; every machine.

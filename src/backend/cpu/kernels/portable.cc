@@ -210,6 +210,30 @@ void IndexScores(const IndexQuery& query, const uint8_t* keys, int64_t count, fl
   for (int64_t i = 0; i < count; ++i) out[i] = IndexScore(query, keys + i * key_bytes);
 }
 
+int64_t SpinFloat(int64_t rounds, float* sink) {
+  constexpr int kChains = 6 * kLanes;
+  float sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = *sink + static_cast<float>(i);
+  const float factor = *sink;
+  for (int64_t round = 0; round < rounds; ++round) {
+    for (float& sum : sums) sum = __builtin_fmaf(factor, factor, sum);
+  }
+  for (const float sum : sums) *sink += sum;
+  return rounds * kChains * 2;
+}
+
+int64_t SpinInt8(int64_t rounds, float* sink) {
+  constexpr int kChains = 6 * kLanes;
+  uint32_t sums[kChains];
+  for (int i = 0; i < kChains; ++i)
+    sums[i] = static_cast<uint32_t>(*sink) + static_cast<uint32_t>(i);
+  for (int64_t round = 0; round < rounds; ++round) {
+    for (uint32_t& sum : sums) sum += sum * static_cast<uint32_t>(round);
+  }
+  for (const uint32_t sum : sums) *sink += static_cast<float>(sum);
+  return rounds * kChains * 2;
+}
+
 constexpr KernelTable kTable = {
     .name = "portable",
     .matmul_bf16 = MatmulBf16<Bf16Row>,
@@ -223,6 +247,9 @@ constexpr KernelTable kTable = {
     .accumulate_values = AccumulateValues,
     .swiglu = Swiglu,
     .index_scores = IndexScores,
+    .spin_bf16 = SpinFloat,
+    .spin_int8 = SpinInt8,
+    .spin_float = SpinFloat,
 };
 
 }  // namespace

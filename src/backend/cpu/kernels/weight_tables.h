@@ -9,9 +9,10 @@ namespace toaster::kernels {
 
 /// BF16 bits of every E2M1 code times every scale byte, as the roundings of tensor/number_formats.h
 /// give them while denormals are flushed: below 2^-126 and with byte 0 (itself a denormal) a signed
-/// zero, beyond the largest number infinity, with byte 255 NaN.
+/// zero, beyond the largest number infinity, with byte 255 NaN. Each row of 16 stands there twice,
+/// since vpermw looks at five bits.
 struct ScaledE2m1 {
-  alignas(64) uint16_t bits[256][16];
+  alignas(64) uint16_t bits[256][32];
 };
 
 static constexpr ScaledE2m1 MakeScaledE2m1() {
@@ -20,7 +21,7 @@ static constexpr ScaledE2m1 MakeScaledE2m1() {
   constexpr int kMantissa[8] = {0, 0, 0, 64, 0, 64, 0, 64};
   ScaledE2m1 table = {};
   for (int byte = 0; byte < 256; ++byte) {
-    for (int code = 0; code < 16; ++code) {
+    for (int code = 0; code < 32; ++code) {
       const int magnitude = code & 7, exponent = kExponent[magnitude] + byte - 127;
       int bits = 0;
       if (byte == 255) {
