@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstdint>
+
+namespace toaster {
+
+/// Memory of this process that is resident, in bytes.
+struct MemoryUse {
+  int64_t file = 0;  ///< pages of mapped files: weights that were touched, and the program itself
+  int64_t anonymous = 0;  ///< everything allocated: caches and workspace
+  int64_t peak = 0;       ///< the most that both were together so far
+};
+
+/// Zeros where the system does not tell.
+MemoryUse CurrentMemoryUse();
+
+}  // namespace toaster
