@@ -37,7 +37,7 @@ fuzz:  ## every fuzzer for FUZZ_SECONDS seconds
 lint:  ## formatting and static analysis; needs clang-format and clang-tidy
 	git ls-files '*.cc' '*.h' | xargs clang-format --dry-run --Werror
 	cmake --preset release
-	git ls-files 'src/*.cc' | grep -v _fuzz.cc | xargs -P $(JOBS) -n 4 clang-tidy --quiet -p build/release
+	git ls-files 'src/*.cc' | grep -vE '_(fuzz|test|bench).cc' | xargs -P $(JOBS) -n 4 clang-tidy --quiet -p build/release
 
 format:
 	git ls-files '*.cc' '*.h' | xargs clang-format -i
