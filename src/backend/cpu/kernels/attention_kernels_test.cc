@@ -49,6 +49,28 @@ TEST_P(AttentionKernelsTest, ExpandEveryCode) {
   }
 }
 
+TEST_P(AttentionKernelsTest, ScaleScores) {
+  TestRandom random(4);
+  for (int round = 0; round < 200; ++round) {
+    AlignedArray<float> scores(16 * random.Between(0, 40));
+    const float factor = random.Float(Temper::kOrdinary);
+    for (int64_t i = 0; i < scores.size(); ++i) {
+      scores[i] = random.Float(kTempers[round % 4]);
+      if (random.Below(5) == 0) scores[i] = -std::numeric_limits<float>::infinity();
+    }
+    std::vector<float> expected(scores.data(), scores.data() + scores.size());
+    float largest = -std::numeric_limits<float>::infinity();
+    for (float& score : expected) {
+      score *= factor;
+      if (score > largest) largest = score;
+    }
+    const float result = table().scale_scores(scores.data(), scores.size(), factor);
+    // Zeros of both signs are equally large.
+    ASSERT_EQ(largest, result);
+    for (int64_t i = 0; i < scores.size(); ++i) ASSERT_TRUE(SameFloat(expected[i], scores[i])) << i;
+  }
+}
+
 void CheckNumerators(const KernelTable& table, const AlignedArray<float>& scores, float maximum) {
   const int64_t n = scores.size();
   AlignedArray<uint16_t> p(n);

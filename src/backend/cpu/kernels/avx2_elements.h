@@ -52,6 +52,71 @@ void QuantizeE4m3(const float* x, int64_t n, uint16_t* out) {
   }
 }
 
+void Hadamard(float* x, int64_t n) {
+  const __m256 factor =
+      _mm256_set1_ps(static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(n))));
+  for (int64_t i = 0; i < n; i += 8) {
+    // x + its partner, and for the second of a pair its partner - x.
+    __m256 y = _mm256_loadu_ps(x + i);
+    __m256 swapped = _mm256_permute_ps(y, 0xB1);
+    y = _mm256_blend_ps(_mm256_add_ps(y, swapped), _mm256_sub_ps(swapped, y), 0xAA);
+    swapped = _mm256_permute_ps(y, 0x4E);
+    y = _mm256_blend_ps(_mm256_add_ps(y, swapped), _mm256_sub_ps(swapped, y), 0xCC);
+    swapped = _mm256_permute2f128_ps(y, y, 0x01);
+    y = _mm256_blend_ps(_mm256_add_ps(y, swapped), _mm256_sub_ps(swapped, y), 0xF0);
+    _mm256_storeu_ps(x + i, y);
+  }
+  for (int64_t half = 8; half < n; half *= 2) {
+    const __m256 last = 2 * half == n ? factor : _mm256_set1_ps(1.0f);
+    for (int64_t begin = 0; begin < n; begin += 2 * half) {
+      for (int64_t i = begin; i < begin + half; i += 8) {
+        const __m256 a = _mm256_loadu_ps(x + i), b = _mm256_loadu_ps(x + i + half);
+        _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_add_ps(a, b), last));
+        _mm256_storeu_ps(x + i + half, _mm256_mul_ps(_mm256_sub_ps(a, b), last));
+      }
+    }
+  }
+}
+
+/// The E2M1 codes of 8 numbers, one in each lane; as FloatToE2m1.
+inline __m256i ToE2m1(__m256 x) {
+  const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+  const auto count = [&](__m256i codes, __m256 mask) {
+    return _mm256_sub_epi32(codes, AsBits(mask));
+  };
+  __m256i codes = _mm256_and_si256(_mm256_srli_epi32(AsBits(x), 28), _mm256_set1_epi32(8));
+  codes = count(codes, _mm256_cmp_ps(magnitude, _mm256_set1_ps(0.25f), _CMP_GT_OQ));
+  codes = count(codes, _mm256_cmp_ps(magnitude, _mm256_set1_ps(0.75f), _CMP_GE_OQ));
+  codes = count(codes, _mm256_cmp_ps(magnitude, _mm256_set1_ps(1.25f), _CMP_GT_OQ));
+  codes = count(codes, _mm256_cmp_ps(magnitude, _mm256_set1_ps(1.75f), _CMP_GE_OQ));
+  codes = count(codes, _mm256_cmp_ps(magnitude, _mm256_set1_ps(2.5f), _CMP_GT_OQ));
+  codes = count(codes, _mm256_cmp_ps(magnitude, _mm256_set1_ps(3.5f), _CMP_GE_OQ));
+  return count(codes, _mm256_cmp_ps(magnitude, _mm256_set1_ps(5.0f), _CMP_GT_OQ));
+}
+
+void EncodeKey(const float* x, int64_t width, uint8_t* key) {
+  for (int64_t block = 0; block < width / 32; ++block) {
+    const float* values = x + 32 * block;
+    // The operand order keeps a NaN out of the maximum, as the scalar comparison does.
+    __m256 largest = _mm256_set1_ps(kE2m1AmaxFloor);
+    for (int i = 0; i < 32; i += 8) {
+      largest = _mm256_max_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), _mm256_loadu_ps(values + i)),
+                              largest);
+    }
+    const uint8_t byte = BlockScaleByte(LargestLane(largest), kE2m1InverseMax);
+    const __m256 scale = _mm256_set1_ps(E8m0ToFloat(byte));
+    alignas(32) int32_t codes[32];
+    for (int i = 0; i < 32; i += 8) {
+      _mm256_store_si256(reinterpret_cast<__m256i*>(codes + i),
+                         ToE2m1(_mm256_div_ps(_mm256_loadu_ps(values + i), scale)));
+    }
+    for (int i = 0; i < 16; ++i) {
+      key[16 * block + i] = static_cast<uint8_t>(codes[2 * i] | codes[2 * i + 1] << 4);
+    }
+    key[width / 2 + block] = byte;
+  }
+}
+
 void ExpandEntry(const uint8_t* entry, int64_t plain, int64_t rotary, uint16_t* out) {
   const uint8_t* scales = entry + plain + 2 * rotary;
   for (int64_t i = 0; i < plain; i += 8) {
@@ -63,6 +128,16 @@ void ExpandEntry(const uint8_t* entry, int64_t plain, int64_t rotary, uint16_t* 
     out[plain + i] = LoadUnaligned<uint16_t>(entry + plain + 2 * i);
   }
   for (int64_t i = plain + rotary; i < RoundUp(plain + rotary, 32); ++i) out[i] = 0;
+}
+
+float ScaleScores(float* scores, int64_t n, float factor) {
+  __m256 largest = _mm256_set1_ps(-__builtin_inff());
+  for (int64_t i = 0; i < n; i += 8) {
+    const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(scores + i), _mm256_set1_ps(factor));
+    _mm256_storeu_ps(scores + i, scaled);
+    largest = _mm256_max_ps(scaled, largest);  // in this order NaN loses
+  }
+  return LargestLane(largest);
 }
 
 void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uint16_t* p, float* lanes) {
@@ -80,19 +155,67 @@ void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uint16_t* 
   _mm256_storeu_ps(lanes + 8, sums[1]);
 }
 
+constexpr int kValueHeads = 4;
+constexpr int64_t kValueSlots = 64;
+
+/// kHeads heads times 16 columns: weights [slots, 4] as floats, sums of the even columns and of the
+/// odd ones.
+template <int kHeads>
+void AccumulateTile(const float* weights, const uint16_t* v, int64_t v_stride, int64_t slots,
+                    float* o, int64_t o_stride) {
+  __m256 even[kHeads], odd[kHeads];
+#pragma GCC unroll 4
+  for (int h = 0; h < kHeads; ++h) {
+    const __m256 first = _mm256_loadu_ps(o + h * o_stride);
+    const __m256 second = _mm256_loadu_ps(o + h * o_stride + 8);
+    // Columns 0 2 8 10 4 6 12 14 and 1 3 9 11 5 7 13 15, put in order.
+    even[h] =
+        AsFloats(_mm256_permute4x64_epi64(AsBits(_mm256_shuffle_ps(first, second, 0x88)), 0xD8));
+    odd[h] =
+        AsFloats(_mm256_permute4x64_epi64(AsBits(_mm256_shuffle_ps(first, second, 0xDD)), 0xD8));
+  }
+  const auto add = [&](int64_t slot) {
+    const __m256i values = LoadBytes32(v + slot * v_stride);
+    const __m256 even_values = EvenOf(values), odd_values = OddOf(values);
+#pragma GCC unroll 4
+    for (int h = 0; h < kHeads; ++h) {
+      const __m256 weight = _mm256_broadcast_ss(weights + slot * kValueHeads + h);
+      even[h] = _mm256_fmadd_ps(weight, even_values, even[h]);
+      odd[h] = _mm256_fmadd_ps(weight, odd_values, odd[h]);
+    }
+  };
+  for (int64_t s = 0; s < slots; s += 2) {
+    add(s + 1);
+    add(s);
+  }
+#pragma GCC unroll 4
+  for (int h = 0; h < kHeads; ++h) {
+    const __m256 low = _mm256_unpacklo_ps(even[h], odd[h]);
+    const __m256 high = _mm256_unpackhi_ps(even[h], odd[h]);
+    _mm256_storeu_ps(o + h * o_stride, _mm256_permute2f128_ps(low, high, 0x20));
+    _mm256_storeu_ps(o + h * o_stride + 8, _mm256_permute2f128_ps(low, high, 0x31));
+  }
+}
+
 void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t* v, int64_t v_stride,
                       int64_t heads, int64_t slots, int64_t width, float* o, int64_t o_stride) {
-  for (int64_t h = 0; h < heads; ++h) {
-    for (int64_t column = 0; column < width; column += 8) {
-      __m256 sums = _mm256_loadu_ps(o + h * o_stride + column);
-      for (int64_t s = 0; s < slots; s += 2) {
-        const uint16_t* even = v + s * v_stride + column;
-        const __m256 p_even = _mm256_set1_ps(Bf16ToFloat(p[h * p_stride + s]));
-        const __m256 p_odd = _mm256_set1_ps(Bf16ToFloat(p[h * p_stride + s + 1]));
-        sums = _mm256_fmadd_ps(p_odd, FromBf16(LoadBytes16(even + v_stride)), sums);
-        sums = _mm256_fmadd_ps(p_even, FromBf16(LoadBytes16(even)), sums);
+  for (int64_t h = 0; h < heads; h += kValueHeads) {
+    const int64_t count = Least(heads - h, kValueHeads);
+    const auto accumulate = count == 1   ? AccumulateTile<1>
+                            : count == 2 ? AccumulateTile<2>
+                            : count == 3 ? AccumulateTile<3>
+                                         : AccumulateTile<4>;
+    for (int64_t first = 0; first < slots; first += kValueSlots) {
+      const int64_t piece = Least(slots - first, kValueSlots);
+      float weights[kValueSlots * kValueHeads];
+      for (int64_t head = 0; head < count; ++head) {
+        const uint16_t* row = p + (h + head) * p_stride + first;
+        for (int64_t s = 0; s < piece; ++s) weights[s * kValueHeads + head] = Bf16ToFloat(row[s]);
       }
-      _mm256_storeu_ps(o + h * o_stride + column, sums);
+      for (int64_t column = 0; column < width; column += 16) {
+        accumulate(weights, v + first * v_stride + column, v_stride, piece,
+                   o + h * o_stride + column, o_stride);
+      }
     }
   }
 }

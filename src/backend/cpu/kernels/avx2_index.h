@@ -2,6 +2,7 @@
 
 // The indexer's scores in the AVX2 table. Included by avx2.cc only.
 
+#include "backend/cpu/kernels/avx2_matmul.h"
 #include "backend/cpu/kernels/avx2_vector.h"
 #include "backend/cpu/kernels/kernels.h"
 
@@ -9,51 +10,95 @@ namespace toaster::kernels::avx2 {
 
 namespace {
 
-/// 16 bytes of E2M1 codes to 32 bytes: twice the value, in the order of the codes.
-inline __m256i Doubled(const uint8_t* packed) {
+constexpr int kKeys = 4;  // scored at once
+constexpr int64_t kMaxBlocks = kMaxIndexWidth / 32;
+
+/// Some keys unpacked. The query's codes get 12 added to become unsigned bytes for vpmaddubsw;
+/// `offset` takes this away again.
+struct UnpackedKeys {
+  alignas(32) int8_t codes[kKeys][kMaxIndexWidth];  ///< doubled values
+  int32_t offset[kKeys][kMaxBlocks];                ///< -12 times the sum of a block's codes
+  float scale[kKeys][kMaxBlocks];
+};
+
+inline void UnpackKey(const uint8_t* key, int64_t width, int index, UnpackedKeys& keys) {
   const __m128i table = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
-  const __m128i bytes = LoadBytes16(packed);
   const __m128i nibble = _mm_set1_epi8(15);
-  const __m128i low = _mm_shuffle_epi8(table, _mm_and_si128(bytes, nibble));
-  const __m128i high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble));
-  return _mm256_set_m128i(_mm_unpackhi_epi8(low, high), _mm_unpacklo_epi8(low, high));
+  for (int64_t block = 0; block < width / 32; ++block) {
+    const __m128i bytes = LoadBytes16(key + 16 * block);
+    const __m128i low = _mm_shuffle_epi8(table, _mm_and_si128(bytes, nibble));
+    const __m128i high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble));
+    StoreBytes16(keys.codes[index] + 32 * block, _mm_unpacklo_epi8(low, high));
+    StoreBytes16(keys.codes[index] + 32 * block + 16, _mm_unpackhi_epi8(low, high));
+    const __m128i minus_12 = _mm_set1_epi16(-12), one = _mm_set1_epi8(1);
+    const __m128i pairs = _mm_maddubs_epi16(one, _mm_add_epi8(low, high));
+    __m128i sum = _mm_madd_epi16(pairs, minus_12);
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
+    keys.offset[index][block] = _mm_cvtsi128_si32(sum);
+    keys.scale[index][block] = E8m0ToFloat(key[width / 2 + block]);
+  }
 }
 
-float IndexScore(const IndexQuery& query, const uint8_t* key) {
-  const uint8_t* key_scales = key + query.width / 2;
-  __m256 lanes[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-  for (int64_t head = 0; head < query.padded_heads; head += 8) {
-    __m256 dots = _mm256_setzero_ps();
-    for (int64_t block = 0; block < query.width / 32; ++block) {
-      alignas(32) int quads[8];
-      _mm256_store_si256(reinterpret_cast<__m256i*>(quads), Doubled(key + 16 * block));
-      // Sums of two products, at most 288 each, fit 16 bits eight times over.
-      __m256i sums = _mm256_setzero_si256();
-      for (int quad = 0; quad < 8; ++quad) {
-        const __m256i codes =
-            LoadBytes32(query.codes + ((8 * block + quad) * query.padded_heads + head) * 4);
-        const __m256i k = _mm256_set1_epi32(quads[quad]);
-        sums = _mm256_add_epi16(
-            sums, _mm256_maddubs_epi16(_mm256_abs_epi8(k), _mm256_sign_epi8(codes, k)));
+/// The terms of 8 heads for each key.
+inline void Terms(const IndexQuery& query, const UnpackedKeys& keys, int64_t head,
+                  __m256 (&terms)[kKeys]) {
+  const __m256i bias = _mm256_set1_epi8(12);
+  __m256 dots[kKeys];
+#pragma GCC unroll 4
+  for (int i = 0; i < kKeys; ++i) dots[i] = _mm256_setzero_ps();
+  for (int64_t block = 0; block < query.width / 32; ++block) {
+    // Sums of two products, at most 576 each, fit 16 bits eight times over.
+    __m256i sums[kKeys];
+#pragma GCC unroll 4
+    for (int i = 0; i < kKeys; ++i) sums[i] = _mm256_setzero_si256();
+    const int8_t* codes = query.codes + (8 * block * query.padded_heads + head) * 4;
+    for (int quad = 0; quad < 8; ++quad, codes += query.padded_heads * 4) {
+      const __m256i unsigned_codes = _mm256_add_epi8(LoadBytes32(codes), bias);
+#pragma GCC unroll 4
+      for (int i = 0; i < kKeys; ++i) {
+        const __m256i key =
+            _mm256_set1_epi32(LoadUnaligned<int32_t>(keys.codes[i] + 32 * block + 4 * quad));
+        sums[i] = _mm256_add_epi16(sums[i], _mm256_maddubs_epi16(unsigned_codes, key));
       }
-      const __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, _mm256_set1_epi16(1)));
-      const __m256 scale =
-          _mm256_mul_ps(_mm256_loadu_ps(query.scales + block * query.padded_heads + head),
-                        _mm256_set1_ps(E8m0ToFloat(key_scales[block])));
-      dots = _mm256_add_ps(dots, _mm256_mul_ps(dot, scale));
     }
-    // The operand order keeps NaN and -0.
-    const __m256 positive = _mm256_max_ps(_mm256_setzero_ps(), RoundToBf16(dots));
-    const __m256 term = _mm256_mul_ps(positive, _mm256_loadu_ps(query.weights + head));
-    __m256& lane = lanes[head / 8 % 2];
-    lane = _mm256_add_ps(lane, RoundToBf16(term));
+    const __m256 query_scale = _mm256_loadu_ps(query.scales + block * query.padded_heads + head);
+#pragma GCC unroll 4
+    for (int i = 0; i < kKeys; ++i) {
+      const __m256i exact = _mm256_add_epi32(_mm256_madd_epi16(sums[i], _mm256_set1_epi16(1)),
+                                             _mm256_set1_epi32(keys.offset[i][block]));
+      const __m256 scale = _mm256_mul_ps(query_scale, _mm256_set1_ps(keys.scale[i][block]));
+      dots[i] = _mm256_add_ps(dots[i], _mm256_mul_ps(_mm256_cvtepi32_ps(exact), scale));
+    }
   }
-  return RoundBf16(Fold(lanes[0], lanes[1]));
+  const __m256 weights = _mm256_loadu_ps(query.weights + head);
+#pragma GCC unroll 4
+  for (int i = 0; i < kKeys; ++i) {
+    // The operand order keeps NaN and -0.
+    const __m256 positive = _mm256_max_ps(_mm256_setzero_ps(), RoundToBf16(dots[i]));
+    terms[i] = RoundToBf16(_mm256_mul_ps(positive, weights));
+  }
 }
 
 void IndexScores(const IndexQuery& query, const uint8_t* keys, int64_t count, float* out) {
   const int64_t key_bytes = query.width / 2 + query.width / 32;
-  for (int64_t i = 0; i < count; ++i) out[i] = IndexScore(query, keys + i * key_bytes);
+  UnpackedKeys unpacked;
+  for (int64_t first = 0; first < count; first += kKeys) {
+    for (int i = 0; i < kKeys; ++i) {  // the last key fills up a group
+      UnpackKey(keys + Least(first + i, count - 1) * key_bytes, query.width, i, unpacked);
+    }
+    __m256 low[kKeys], high[kKeys], terms[kKeys];
+    for (int i = 0; i < kKeys; ++i) low[i] = high[i] = _mm256_setzero_ps();
+    for (int64_t head = 0; head < query.padded_heads; head += 16) {
+      Terms(query, unpacked, head, terms);
+      for (int i = 0; i < kKeys; ++i) low[i] = _mm256_add_ps(low[i], terms[i]);
+      Terms(query, unpacked, head + 8, terms);
+      for (int i = 0; i < kKeys; ++i) high[i] = _mm256_add_ps(high[i], terms[i]);
+    }
+    for (int64_t i = 0; i < Least(count - first, kKeys); ++i) {
+      out[first + i] = RoundBf16(Fold(low[i], high[i]));
+    }
+  }
 }
 
 }  // namespace

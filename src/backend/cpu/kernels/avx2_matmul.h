@@ -397,7 +397,7 @@ template <typename Row>
 void BlockedProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
                     float* y, int64_t y_stride, std::byte* scratch) {
   const int64_t padded = RoundUp(w.inner, kStep);
-  const int64_t tile_rows = MatmulTileRows(padded * 4);
+  const int64_t tile_rows = MatmulTileRows(w.rows, padded * 4);
   auto* tile = reinterpret_cast<float*>(scratch);
   float* sums = tile + tile_rows * padded;
   for (int64_t first = 0; first < w.rows; first += tile_rows) {

@@ -3,6 +3,7 @@
 // Kernels of the AVX-512 table that work element by element, and the two halves of attention.
 // Included by avx512_bf16.cc only.
 
+#include "backend/cpu/kernels/avx512_expand.h"
 #include "backend/cpu/kernels/avx512_vector.h"
 
 namespace toaster::kernels::avx512 {
@@ -50,18 +51,94 @@ void QuantizeE4m3(const float* x, int64_t n, uint16_t* out) {
   }
 }
 
+/// Butterflies inside a vector: x [i] + x [i + stride] and x [i] - x [i + stride], from x and x
+/// with its partners swapped.
+inline __m512 Butterfly(__m512 x, __m512 swapped, __mmask16 second) {
+  return _mm512_mask_sub_ps(_mm512_add_ps(x, swapped), second, swapped, x);
+}
+
+void Hadamard(float* x, int64_t n) {
+  const __m512 factor =
+      _mm512_set1_ps(static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(n))));
+  for (int64_t i = 0; i < n; i += 16) {
+    __m512 y = _mm512_loadu_ps(x + i);
+    y = Butterfly(y, _mm512_permute_ps(y, 0xB1), 0xAAAA);
+    y = Butterfly(y, _mm512_permute_ps(y, 0x4E), 0xCCCC);
+    y = Butterfly(y, _mm512_shuffle_f32x4(y, y, 0xB1), 0xF0F0);
+    y = Butterfly(y, _mm512_shuffle_f32x4(y, y, 0x4E), 0xFF00);
+    _mm512_storeu_ps(x + i, y);
+  }
+  for (int64_t half = 16; half < n; half *= 2) {
+    const __m512 last = 2 * half == n ? factor : _mm512_set1_ps(1.0f);
+    for (int64_t begin = 0; begin < n; begin += 2 * half) {
+      for (int64_t i = begin; i < begin + half; i += 16) {
+        const __m512 a = _mm512_loadu_ps(x + i), b = _mm512_loadu_ps(x + i + half);
+        _mm512_storeu_ps(x + i, _mm512_mul_ps(_mm512_add_ps(a, b), last));
+        _mm512_storeu_ps(x + i + half, _mm512_mul_ps(_mm512_sub_ps(a, b), last));
+      }
+    }
+  }
+}
+
+/// The E2M1 codes of 16 numbers; as FloatToE2m1.
+inline __m128i ToE2m1(__m512 x) {
+  const __m512 magnitude = _mm512_abs_ps(x);
+  const __m512i one = _mm512_set1_epi32(1);
+  const auto count = [&](__m512i codes, __mmask16 mask) {
+    return _mm512_mask_add_epi32(codes, mask, codes, one);
+  };
+  __m512i codes = _mm512_and_si512(_mm512_srli_epi32(AsBits(x), 28), _mm512_set1_epi32(8));
+  codes = count(codes, _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(0.25f), _CMP_GT_OQ));
+  codes = count(codes, _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(0.75f), _CMP_GE_OQ));
+  codes = count(codes, _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(1.25f), _CMP_GT_OQ));
+  codes = count(codes, _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(1.75f), _CMP_GE_OQ));
+  codes = count(codes, _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(2.5f), _CMP_GT_OQ));
+  codes = count(codes, _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(3.5f), _CMP_GE_OQ));
+  codes = count(codes, _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(5.0f), _CMP_GT_OQ));
+  return _mm512_cvtepi32_epi8(codes);
+}
+
+void EncodeKey(const float* x, int64_t width, uint8_t* key) {
+  for (int64_t block = 0; block < width / 32; ++block) {
+    const __m512 low = _mm512_loadu_ps(x + 32 * block);
+    const __m512 high = _mm512_loadu_ps(x + 32 * block + 16);
+    // The operand order keeps a NaN out of the maximum, as the scalar comparison does.
+    __m512 largest = _mm512_max_ps(_mm512_abs_ps(low), _mm512_set1_ps(kE2m1AmaxFloor));
+    largest = _mm512_max_ps(_mm512_abs_ps(high), largest);
+    const uint8_t byte = BlockScaleByte(_mm512_reduce_max_ps(largest), kE2m1InverseMax);
+    const __m512 scale = _mm512_set1_ps(E8m0ToFloat(byte));
+    const __m256i codes =
+        _mm256_set_m128i(ToE2m1(_mm512_div_ps(high, scale)), ToE2m1(_mm512_div_ps(low, scale)));
+    // Even code plus 16 times the odd one.
+    const __m256i pairs = _mm256_maddubs_epi16(codes, _mm256_set1_epi16(0x1001));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(key + 16 * block), _mm256_cvtepi16_epi8(pairs));
+    key[width / 2 + block] = byte;
+  }
+}
+
 void ExpandEntry(const uint8_t* entry, int64_t plain, int64_t rotary, uint16_t* out) {
   const uint8_t* scales = entry + plain + 2 * rotary;
-  for (int64_t i = 0; i < plain; i += 32) {
-    const __m512i codes =
-        _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(entry + i)));
-    const __m512 scale = _mm512_set1_ps(E8m0ToFloat(scales[i / 64]));
-    _mm512_storeu_si512(out + i, ScaleBf16(E4m3ToBf16(codes), scale));
+  const E4m3Table table;
+  for (int64_t i = 0; i < plain; i += 64) {
+    __m512i values[2];
+    table.Expand(entry + i, values);
+    _mm512_storeu_si512(out + i, ScaleE4m3(values[0], scales[i / 64]));
+    _mm512_storeu_si512(out + i + 32, ScaleE4m3(values[1], scales[i / 64]));
   }
   for (int64_t i = 0; i < rotary; i += 32) {
     const __mmask32 inside = FirstWords(Least(rotary - i, 32));
     _mm512_storeu_si512(out + plain + i, _mm512_maskz_loadu_epi16(inside, entry + plain + 2 * i));
   }
+}
+
+float ScaleScores(float* scores, int64_t n, float factor) {
+  __m512 largest = _mm512_set1_ps(-__builtin_inff());
+  for (int64_t i = 0; i < n; i += 16) {
+    const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(scores + i), _mm512_set1_ps(factor));
+    _mm512_storeu_ps(scores + i, scaled);
+    largest = _mm512_max_ps(scaled, largest);  // in this order NaN loses
+  }
+  return _mm512_reduce_max_ps(largest);
 }
 
 void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uint16_t* p, float* lanes) {
@@ -74,22 +151,89 @@ void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uint16_t* 
   _mm512_storeu_ps(lanes, sums);
 }
 
+/// 32 numbers in the order of AccumulateTile's sums: unpacklo and unpackhi of words leave the
+/// quarters of two rows so.
+struct SplitColumns {
+  __m512 low, high;
+};
+
+inline SplitColumns LoadSplit(const float* x) {
+  const __m512 first = _mm512_loadu_ps(x), second = _mm512_loadu_ps(x + 16);
+  return {_mm512_shuffle_f32x4(first, second, 0x88), _mm512_shuffle_f32x4(first, second, 0xDD)};
+}
+
+inline void StoreSplit(const SplitColumns& columns, float* x) {
+  const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+  const __m512i second =
+      _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+  _mm512_storeu_ps(x, _mm512_permutex2var_ps(columns.low, first, columns.high));
+  _mm512_storeu_ps(x + 16, _mm512_permutex2var_ps(columns.low, second, columns.high));
+}
+
+/// kHeads heads times 32 * kParts columns of values.
+template <int kHeads, int kParts>
+void AccumulateTile(const uint16_t* p, int64_t p_stride, const uint16_t* v, int64_t v_stride,
+                    int64_t slots, float* o, int64_t o_stride) {
+  SplitColumns sums[kHeads][kParts];
+#pragma GCC unroll 8
+  for (int h = 0; h < kHeads; ++h) {
+#pragma GCC unroll 2
+    for (int part = 0; part < kParts; ++part) {
+      sums[h][part] = LoadSplit(o + h * o_stride + 32 * part);
+    }
+  }
+  for (int64_t s = 0; s < slots; s += 2, v += 2 * v_stride) {
+    __m512i low[kParts], high[kParts];  // words of both slots side by side
+#pragma GCC unroll 2
+    for (int part = 0; part < kParts; ++part) {
+      const __m512i even = _mm512_loadu_si512(v + 32 * part);
+      const __m512i odd = _mm512_loadu_si512(v + v_stride + 32 * part);
+      low[part] = _mm512_unpacklo_epi16(even, odd);
+      high[part] = _mm512_unpackhi_epi16(even, odd);
+    }
+#pragma GCC unroll 8
+    for (int h = 0; h < kHeads; ++h) {
+      const __m512i weights = _mm512_set1_epi32(LoadUnaligned<int32_t>(p + h * p_stride + s));
+#pragma GCC unroll 2
+      for (int part = 0; part < kParts; ++part) {
+        sums[h][part].low = AddProducts(sums[h][part].low, low[part], weights);
+        sums[h][part].high = AddProducts(sums[h][part].high, high[part], weights);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int h = 0; h < kHeads; ++h) {
+#pragma GCC unroll 2
+    for (int part = 0; part < kParts; ++part) {
+      StoreSplit(sums[h][part], o + h * o_stride + 32 * part);
+    }
+  }
+}
+
+template <int kHeads>
+void AccumulateHeads(const uint16_t* p, int64_t p_stride, const uint16_t* v, int64_t v_stride,
+                     int64_t slots, int64_t width, float* o, int64_t o_stride) {
+  int64_t column = 0;
+  for (; column + 64 <= width; column += 64) {
+    AccumulateTile<kHeads, 2>(p, p_stride, v + column, v_stride, slots, o + column, o_stride);
+  }
+  if (column < width) {
+    AccumulateTile<kHeads, 1>(p, p_stride, v + column, v_stride, slots, o + column, o_stride);
+  }
+}
+
 void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t* v, int64_t v_stride,
                       int64_t heads, int64_t slots, int64_t width, float* o, int64_t o_stride) {
-  for (int64_t h = 0; h < heads; ++h) {
-    for (int64_t column = 0; column < width; column += 16) {
-      __m512 sums = _mm512_loadu_ps(o + h * o_stride + column);
-      for (int64_t s = 0; s < slots; s += 2) {
-        const uint16_t* even = v + s * v_stride + column;
-        const __m512i low =
-            _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even)));
-        const __m512i high = _mm512_cvtepu16_epi32(
-            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(even + v_stride)));
-        const __m512i weights = _mm512_set1_epi32(LoadUnaligned<int32_t>(p + h * p_stride + s));
-        sums = AddProducts(sums, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)), weights);
-      }
-      _mm512_storeu_ps(o + h * o_stride + column, sums);
-    }
+  constexpr int kHeads = 6;  // with 64 columns 24 sums, four vectors of values, one of weights
+  for (int64_t h = 0; h < heads; h += kHeads) {
+    const int64_t count = Least(heads - h, kHeads);
+    const auto accumulate = count == 1   ? AccumulateHeads<1>
+                            : count == 2 ? AccumulateHeads<2>
+                            : count == 3 ? AccumulateHeads<3>
+                            : count == 4 ? AccumulateHeads<4>
+                            : count == 5 ? AccumulateHeads<5>
+                                         : AccumulateHeads<6>;
+    accumulate(p + h * p_stride, p_stride, v, v_stride, slots, width, o + h * o_stride, o_stride);
   }
 }
 

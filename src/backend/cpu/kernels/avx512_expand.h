@@ -59,11 +59,37 @@ struct E2m1Cursor {
   void Advance() { data += kBytes, scales += 1; }
 };
 
-/// BF16 numbers of the E4M3 codes 0..127, their high and low bytes apart for vpermi2b.
+// The magnitudes of E4M3 lie between 2^-9 and 1.75 * 2^8: with the scale bytes between these all of
+// them stay normal BF16 numbers.
+constexpr int kLeastE4m3Scale = 10, kLargestE4m3Scale = 246;
+
+/// High and low bytes of the BF16 numbers of the E4M3 codes 0..127 apart, for vpermi2b.
+struct E4m3Bytes {
+  alignas(64) uint8_t high[128];
+  alignas(64) uint8_t low[128];
+};
+
+constexpr E4m3Bytes MakeE4m3Bytes() {
+  E4m3Bytes table = {};
+  for (int code = 0; code < 128; ++code) {
+    table.high[code] = static_cast<uint8_t>(kE4m3Magnitudes.bits[code] >> 8);
+    table.low[code] = static_cast<uint8_t>(kE4m3Magnitudes.bits[code] & 255);
+  }
+  return table;
+}
+
+constexpr E4m3Bytes kE4m3Bytes = MakeE4m3Bytes();
+
 struct E4m3Table {
   __m512i high[2], low[2];
 
-  /// Codes times a scale; any scale byte.
+  E4m3Table() {
+    for (int half = 0; half < 2; ++half) {
+      high[half] = _mm512_load_si512(kE4m3Bytes.high + 64 * half);
+      low[half] = _mm512_load_si512(kE4m3Bytes.low + 64 * half);
+    }
+  }
+  /// The values times a scale; any scale.
   explicit E4m3Table(float scale) {
     for (int half = 0; half < 2; ++half) {
       __m256i high_bytes[2], low_bytes[2];
@@ -93,13 +119,26 @@ struct E4m3Table {
   }
 };
 
+/// 32 BF16 numbers with E4M3 values times the scale of that byte.
+inline __m512i ScaleE4m3(__m512i values, int byte) {
+  if (byte < kLeastE4m3Scale || byte > kLargestE4m3Scale) {
+    return ScaleBf16(values, _mm512_set1_ps(E8m0ToFloat(static_cast<uint8_t>(byte))));
+  }
+  // Add to the exponents of all but zeros and NaN, whose doubled bits are 0 and above 0xFF00.
+  const __m512i doubled = _mm512_add_epi16(values, values);
+  const __mmask32 finite = _mm512_cmplt_epu16_mask(_mm512_sub_epi16(doubled, _mm512_set1_epi16(1)),
+                                                   _mm512_set1_epi16(static_cast<int16_t>(0xFEFF)));
+  const __m512i shift = _mm512_set1_epi16(static_cast<int16_t>((byte - 127) * 128));
+  return _mm512_mask_add_epi16(values, finite, values, shift);
+}
+
 /// E4M3 weights without their scales, which the input has taken over: see ScaleInput.
 struct UnscaledE4m3Cursor {
   static constexpr int kVectors = 2;
   static constexpr int kBytes = 64;
   const uint8_t* data;
   int64_t row_bytes;
-  E4m3Table table{1.0f};
+  E4m3Table table;
 
   UnscaledE4m3Cursor(const WeightRows& w, int64_t first)
       : data(w.data + first * w.row_bytes), row_bytes(w.row_bytes) {}
@@ -111,13 +150,11 @@ struct UnscaledE4m3Cursor {
 /// products stay the same numbers. False, and the output unusable, where a scaled weight or input
 /// would leave BF16's normal range. Zeros, denormals (zeros to vdpbf16ps), infinities and NaN stay.
 inline bool ScaleInput(const WeightRows& w, const uint16_t* x, uint16_t* out) {
-  // The magnitudes of E4M3 lie between 2^-9 and 1.75 * 2^8.
-  constexpr int kLeastScale = 10, kLargestScale = 246;
   const __m512i exponent_bits = _mm512_set1_epi16(0xFF);
   __mmask32 outside = 0;
   for (int64_t block = 0; block < w.inner / 128; ++block) {
     const int byte = w.scales[block];
-    if (byte < kLeastScale || byte > kLargestScale) return false;
+    if (byte < kLeastE4m3Scale || byte > kLargestE4m3Scale) return false;
     const __m512i shift = _mm512_set1_epi16(static_cast<int16_t>(byte - 127));
     for (int64_t k = block * 128; k < block * 128 + 128; k += kStep) {
       const __m512i value = _mm512_load_si512(x + k);

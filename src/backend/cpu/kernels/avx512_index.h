@@ -2,6 +2,7 @@
 
 // The indexer's scores in the AVX-512 table. Included by avx512_bf16.cc only.
 
+#include "backend/cpu/kernels/avx512_matmul.h"
 #include "backend/cpu/kernels/avx512_vector.h"
 #include "backend/cpu/kernels/kernels.h"
 
@@ -9,48 +10,112 @@ namespace toaster::kernels::avx512 {
 
 namespace {
 
-/// 16 bytes of E2M1 codes to 32 bytes: twice the value plus 12, in the order of the codes.
-inline __m256i DoubledPlus12(const uint8_t* packed) {
-  const __m128i table = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(packed));
+constexpr int kKeys = 4;  // scored at once
+constexpr int64_t kMaxBlocks = kMaxIndexWidth / 32;
+
+/// Some keys unpacked. The query's codes get 12 added to become unsigned bytes for vpdpbusd;
+/// `offset` takes this away again.
+struct UnpackedKeys {
+  alignas(64) int8_t codes[kKeys][kMaxIndexWidth];  ///< doubled values
+  int32_t offset[kKeys][kMaxBlocks];                ///< -12 times the sum of a block's codes
+  float scale[kKeys][kMaxBlocks];
+};
+
+inline void UnpackKey(const uint8_t* key, int64_t width, int index, UnpackedKeys& keys) {
+  const __m128i table = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
   const __m128i nibble = _mm_set1_epi8(15);
-  const __m128i low = _mm_shuffle_epi8(table, _mm_and_si128(bytes, nibble));
-  const __m128i high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble));
-  return _mm256_set_m128i(_mm_unpackhi_epi8(low, high), _mm_unpacklo_epi8(low, high));
+  for (int64_t block = 0; block < width / 32; ++block) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(key + 16 * block));
+    const __m128i low = _mm_shuffle_epi8(table, _mm_and_si128(bytes, nibble));
+    const __m128i high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble));
+    auto* out = reinterpret_cast<__m128i*>(keys.codes[index] + 32 * block);
+    _mm_store_si128(out, _mm_unpacklo_epi8(low, high));
+    _mm_store_si128(out + 1, _mm_unpackhi_epi8(low, high));
+    const __m128i minus_12 = _mm_set1_epi16(-12), one = _mm_set1_epi8(1);
+    const __m128i pairs = _mm_maddubs_epi16(one, _mm_add_epi8(low, high));
+    __m128i sum = _mm_madd_epi16(pairs, minus_12);
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
+    keys.offset[index][block] = _mm_cvtsi128_si32(sum);
+    keys.scale[index][block] = E8m0ToFloat(key[width / 2 + block]);
+  }
 }
 
-float IndexScore(const IndexQuery& query, const uint8_t* key) {
-  const uint8_t* key_scales = key + query.width / 2;
-  __m512 lanes = _mm512_setzero_ps();
-  for (int64_t head = 0; head < query.padded_heads; head += 16) {
-    __m512 dots = _mm512_setzero_ps();
-    for (int64_t block = 0; block < query.width / 32; ++block) {
-      alignas(32) int quads[8];
-      _mm256_store_si256(reinterpret_cast<__m256i*>(quads), DoubledPlus12(key + 16 * block));
-      __m512i sums = _mm512_setzero_si512(), offset = _mm512_setzero_si512();
-      for (int quad = 0; quad < 8; ++quad) {
-        const __m512i codes =
-            _mm512_loadu_si512(query.codes + ((8 * block + quad) * query.padded_heads + head) * 4);
-        sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi32(quads[quad]), codes);
-        offset = _mm512_dpbusd_epi32(offset, _mm512_set1_epi8(12), codes);
-      }
-      const __m512 dot = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, offset));
-      const __m512 scale =
-          _mm512_mul_ps(_mm512_loadu_ps(query.scales + block * query.padded_heads + head),
-                        _mm512_set1_ps(E8m0ToFloat(key_scales[block])));
-      dots = _mm512_add_ps(dots, _mm512_mul_ps(dot, scale));
-    }
-    // The operand order keeps NaN and -0.
-    const __m512 positive = _mm512_max_ps(_mm512_setzero_ps(), RoundToBf16(dots));
-    const __m512 term = _mm512_mul_ps(positive, _mm512_loadu_ps(query.weights + head));
-    lanes = _mm512_add_ps(lanes, RoundToBf16(term));
+/// Adds the terms of 16 * kGroups heads to the lanes of each key.
+template <int kGroups>
+inline void AddHeads(const IndexQuery& query, const UnpackedKeys& keys, int64_t head,
+                     __m512 (&lanes)[kKeys]) {
+  const __m512i bias = _mm512_set1_epi8(12);
+  __m512 dots[kGroups][kKeys];
+#pragma GCC unroll 2
+  for (int g = 0; g < kGroups; ++g) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kKeys; ++i) dots[g][i] = _mm512_setzero_ps();
   }
-  return RoundBf16(Fold(lanes));
+  for (int64_t block = 0; block < query.width / 32; ++block) {
+    __m512i sums[kGroups][kKeys];
+#pragma GCC unroll 4
+    for (int i = 0; i < kKeys; ++i) {
+#pragma GCC unroll 2
+      for (int g = 0; g < kGroups; ++g) sums[g][i] = _mm512_set1_epi32(keys.offset[i][block]);
+    }
+    const int8_t* codes = query.codes + (8 * block * query.padded_heads + head) * 4;
+    for (int quad = 0; quad < 8; ++quad, codes += query.padded_heads * 4) {
+      __m512i unsigned_codes[kGroups];
+#pragma GCC unroll 2
+      for (int g = 0; g < kGroups; ++g) {
+        unsigned_codes[g] = _mm512_add_epi8(_mm512_loadu_si512(codes + 64 * g), bias);
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < kKeys; ++i) {
+        const __m512i key =
+            _mm512_set1_epi32(LoadUnaligned<int32_t>(keys.codes[i] + 32 * block + 4 * quad));
+#pragma GCC unroll 2
+        for (int g = 0; g < kGroups; ++g) {
+          sums[g][i] = _mm512_dpbusd_epi32(sums[g][i], unsigned_codes[g], key);
+        }
+      }
+    }
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g) {
+      const __m512 query_scale =
+          _mm512_loadu_ps(query.scales + block * query.padded_heads + head + 16 * g);
+#pragma GCC unroll 4
+      for (int i = 0; i < kKeys; ++i) {
+        const __m512 scale = _mm512_mul_ps(query_scale, _mm512_set1_ps(keys.scale[i][block]));
+        dots[g][i] =
+            _mm512_add_ps(dots[g][i], _mm512_mul_ps(_mm512_cvtepi32_ps(sums[g][i]), scale));
+      }
+    }
+  }
+#pragma GCC unroll 2
+  for (int g = 0; g < kGroups; ++g) {
+    const __m512 weights = _mm512_loadu_ps(query.weights + head + 16 * g);
+#pragma GCC unroll 4
+    for (int i = 0; i < kKeys; ++i) {
+      // The operand order keeps NaN and -0.
+      const __m512 positive = _mm512_max_ps(_mm512_setzero_ps(), RoundResultToBf16(dots[g][i]));
+      lanes[i] = _mm512_add_ps(lanes[i], RoundResultToBf16(_mm512_mul_ps(positive, weights)));
+    }
+  }
 }
 
 void IndexScores(const IndexQuery& query, const uint8_t* keys, int64_t count, float* out) {
   const int64_t key_bytes = query.width / 2 + query.width / 32;
-  for (int64_t i = 0; i < count; ++i) out[i] = IndexScore(query, keys + i * key_bytes);
+  UnpackedKeys unpacked;
+  for (int64_t first = 0; first < count; first += kKeys) {
+    for (int i = 0; i < kKeys; ++i) {  // the last key fills up a group
+      UnpackKey(keys + Least(first + i, count - 1) * key_bytes, query.width, i, unpacked);
+    }
+    __m512 lanes[kKeys];
+    for (__m512& lane : lanes) lane = _mm512_setzero_ps();
+    int64_t head = 0;
+    for (; head + 32 <= query.padded_heads; head += 32) AddHeads<2>(query, unpacked, head, lanes);
+    if (head < query.padded_heads) AddHeads<1>(query, unpacked, head, lanes);
+    float scores[kKeys];
+    FoldEight(lanes, lanes, scores, scores);
+    for (int64_t i = 0; i < Least(count - first, kKeys); ++i) out[first + i] = RoundBf16(scores[i]);
+  }
 }
 
 }  // namespace

@@ -213,7 +213,7 @@ template <typename Expand>
 void BlockedProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
                     float* y, int64_t y_stride, std::byte* scratch, Expand expand) {
   const int64_t padded = RoundUp(w.inner, kStep);
-  const int64_t tile_rows = MatmulTileRows(padded * 2);
+  const int64_t tile_rows = MatmulTileRows(w.rows, padded * 2);
   auto* tile = reinterpret_cast<uint16_t*>(scratch);
   for (int64_t first = 0; first < w.rows; first += tile_rows) {
     const int64_t rows = Least(w.rows - first, tile_rows);

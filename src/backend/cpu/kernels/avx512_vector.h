@@ -48,6 +48,10 @@ inline __m512i RoundToBf16Bits(__m512 x) {
 
 inline __m512 RoundToBf16(__m512 x) { return AsFloats(_mm512_slli_epi32(RoundToBf16Bits(x), 16)); }
 
+/// RoundToBf16 for the results of arithmetic, which are never denormal here: vcvtneps2bf16 differs
+/// only in flushing those.
+inline __m512 RoundResultToBf16(__m512 x) { return FromBf16((__m256i)_mm512_cvtneps_pbh(x)); }
+
 /// FoldLanes of one vector.
 inline float Fold(__m512 lanes) {
   const __m256 eight =
@@ -83,23 +87,6 @@ inline __m512 VectorExp(__m512 x) {
   result = _mm512_mask_mov_ps(result, over, AsFloats(_mm512_set1_epi32(0x7F800000)));
   result = _mm512_mask_mov_ps(result, under, _mm512_setzero_ps());
   return _mm512_mask_mov_ps(result, nan, x);
-}
-
-/// 32 E4M3 codes, widened to words, as BF16 bits of their values; exact.
-inline __m512i E4m3ToBf16(__m512i codes) {
-  const __m512i magnitude = _mm512_and_si512(codes, _mm512_set1_epi16(0x7F));
-  const __m512i sign = _mm512_slli_epi16(_mm512_and_si512(codes, _mm512_set1_epi16(0x80)), 8);
-  __m512i bits = _mm512_add_epi16(_mm512_slli_epi16(magnitude, 4), _mm512_set1_epi16(120 << 7));
-  // The codes 0..7 are multiples of 2^-9.
-  const __m512i small = _mm512_set_epi16(0x3C60, 0x3C40, 0x3C20, 0x3C00, 0x3BC0, 0x3B80, 0x3B00, 0,
-                                         0x3C60, 0x3C40, 0x3C20, 0x3C00, 0x3BC0, 0x3B80, 0x3B00, 0,
-                                         0x3C60, 0x3C40, 0x3C20, 0x3C00, 0x3BC0, 0x3B80, 0x3B00, 0,
-                                         0x3C60, 0x3C40, 0x3C20, 0x3C00, 0x3BC0, 0x3B80, 0x3B00, 0);
-  const __mmask32 is_small = _mm512_cmplt_epu16_mask(magnitude, _mm512_set1_epi16(8));
-  bits = _mm512_mask_permutexvar_epi16(bits, is_small, magnitude, small);
-  const __mmask32 is_nan = _mm512_cmpeq_epi16_mask(magnitude, _mm512_set1_epi16(0x7F));
-  bits = _mm512_mask_mov_epi16(bits, is_nan, _mm512_set1_epi16(0x7FC0));
-  return _mm512_or_si512(bits, sign);
 }
 
 /// 32 BF16 numbers times a power of two, by float multiplications: flushes and overflows as the

@@ -122,6 +122,61 @@ TEST_P(ElementsTest, Swiglu) {
   }
 }
 
+TEST_P(ElementsTest, Hadamard) {
+  TestRandom random(4);
+  for (int64_t n = 32; n <= 512; n *= 2) {
+    for (int round = 0; round < 40; ++round) {
+      AlignedArray<float> x(n);
+      for (int64_t i = 0; i < n; ++i) x[i] = random.Float(kTempers[round % 4]);
+      std::vector<float> expected(x.data(), x.data() + n);
+      for (int64_t half = 1; half < n; half *= 2) {
+        for (int64_t i = 0; i < n; ++i) {
+          if (i & half) continue;
+          const float a = expected[i], b = expected[i + half];
+          expected[i] = a + b;
+          expected[i + half] = a - b;
+        }
+      }
+      const auto factor = static_cast<float>(1.0 / std::sqrt(static_cast<double>(n)));
+      table().hadamard(x.data(), n);
+      for (int64_t i = 0; i < n; ++i) {
+        ASSERT_TRUE(SameFloat(expected[i] * factor, x[i])) << i << " of " << n;
+      }
+    }
+  }
+}
+
+TEST_P(ElementsTest, EncodeKey) {
+  TestRandom random(5);
+  for (int round = 0; round < 2000; ++round) {
+    const int64_t width = 32 * random.Between(1, 5), key_bytes = width / 2 + width / 32;
+    const Temper temper = kTempers[round % 4];
+    const int shift = static_cast<int>(random.Between(-130, 120));
+    AlignedArray<float> x(width);
+    for (int64_t i = 0; i < width; ++i) {
+      x[i] = random.Float(temper);
+      if (temper == Temper::kOrdinary) x[i] = std::ldexp(x[i], shift);
+      if (temper == Temper::kEdges) x[i] = 0.125f * static_cast<float>(random.Between(-60, 60));
+    }
+    std::vector<uint8_t> key(1 + key_bytes + 1, 0xEE);
+    table().encode_key(x.data(), width, key.data() + 1);
+    ASSERT_EQ(key[1 + key_bytes], 0xEE);
+    for (int64_t block = 0; block < width / 32; ++block) {
+      float amax = kE2m1AmaxFloor;
+      for (int64_t i = 32 * block; i < 32 * block + 32; ++i) {
+        if (std::fabs(x[i]) > amax) amax = std::fabs(x[i]);
+      }
+      const uint8_t byte = BlockScaleByte(amax, kE2m1InverseMax);
+      ASSERT_EQ(byte, key[1 + width / 2 + block]);
+      if (byte == 255) continue;  // NaN whatever the codes
+      for (int64_t i = 32 * block; i < 32 * block + 32; ++i) {
+        const uint8_t pair = key[1 + i / 2], code = i % 2 ? pair >> 4 : pair & 15;
+        ASSERT_EQ(FloatToE2m1(x[i] / E8m0ToFloat(byte)), code) << x[i] << " scale " << int{byte};
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Tables, ElementsTest, ::testing::ValuesIn(RunnableTables()), TableName);
 
 }  // namespace

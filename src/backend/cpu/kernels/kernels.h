@@ -26,24 +26,34 @@ struct WeightRows {
       nullptr;  ///< UE8M0; E4M3: [inner/128], the same for all these rows; E2M1: [rows, inner/32]
 };
 
-/// Rows of a tile of expanded weights, a multiple of 4, if a row takes `row_bytes`: as many as the
-/// second-level cache holds beside the inputs.
-constexpr int64_t MatmulTileRows(int64_t row_bytes) {
+/// Most rows of a tile of expanded weights if a row takes `row_bytes`, a multiple of 4: as many as
+/// the second-level cache holds beside the inputs.
+static constexpr int64_t MatmulTileLimit(int64_t row_bytes) {
   constexpr int64_t kTileBytes = 384 << 10;
   const int64_t rows = kTileBytes / row_bytes / 4 * 4;
   return rows < 4 ? 4 : rows > 128 ? 128 : rows;
 }
 
+/// Rows of one tile when `rows` rows are divided evenly, a multiple of 4.
+static constexpr int64_t MatmulTileRows(int64_t rows, int64_t row_bytes) {
+  const int64_t limit = MatmulTileLimit(row_bytes);
+  const int64_t tiles = (rows + limit - 1) / limit;
+  return tiles == 0 ? limit : ((rows + tiles - 1) / tiles + 3) / 4 * 4;
+}
+
 /// Bytes of `scratch` that a matrix product with `inner` inputs may use: a tile of BF16 numbers or
 /// of floats, and the sums of the latter.
-constexpr int64_t MatmulScratchBytes(int64_t inner) {
+static constexpr int64_t MatmulScratchBytes(int64_t inner) {
   const int64_t padded = (inner + 31) / 32 * 32;
-  const int64_t words = MatmulTileRows(padded * 2) * padded * 2;
-  const int64_t floats = MatmulTileRows(padded * 4) * (padded * 4 + 512);
+  const int64_t words = MatmulTileLimit(padded * 2) * padded * 2;
+  const int64_t floats = MatmulTileLimit(padded * 4) * (padded * 4 + 512);
   const int64_t few_tokens = 4 * padded * 4;
   const int64_t more = words > floats ? words : floats;
   return more > few_tokens ? more : few_tokens;
 }
+
+/// Widest indexer head.
+static constexpr int64_t kMaxIndexWidth = 512;
 
 /// One indexer query, prepared for IndexScores; head h stands at column h, columns up to
 /// `padded_heads` are zero.
@@ -53,7 +63,7 @@ struct IndexQuery {
                                    ///< operands are doubled)
   const float* weights = nullptr;  ///< [padded_heads], the head weights (BF16 values)
   int64_t padded_heads = 0;        ///< a multiple of 16
-  int64_t width = 0;               ///< numbers per head, a multiple of 32
+  int64_t width = 0;               ///< numbers per head, a multiple of 32, at most kMaxIndexWidth
 };
 
 struct KernelTable {
@@ -78,10 +88,21 @@ struct KernelTable {
   // multiple of 128.
   void (*quantize_e4m3)(const float* x, int64_t n, uint16_t* out);
 
+  // Orthonormal Walsh-Hadamard transform of x [n] in natural order, in place, n a power of two from
+  // 32 on: butterflies a + b, a - b with strides 1, 2, 4, ..., then the factor n^(-1/2).
+  void (*hadamard)(float* x, int64_t n);
+  // One compact indexer key or query head: E2M1 codes in blocks of 32, the low nibble first, then
+  // the scale bytes; width/2 + width/32 bytes.
+  void (*encode_key)(const float* x, int64_t width, uint8_t* key);
+
   // One compact cache entry (docs/formats/cache_entry.md: `plain` E4M3 codes, `rotary` BF16
   // numbers, plain/64 scales) to plain + rotary BF16 numbers. plain is a multiple of 64, rotary is
   // even.
   void (*expand_entry)(const uint8_t* entry, int64_t plain, int64_t rotary, uint16_t* out);
+
+  // Multiplies the scores by `factor` and gives the largest product; NaN is never the largest, and
+  // -infinity is the result if there is nothing else. n is a multiple of 16.
+  float (*scale_scores)(float* scores, int64_t n, float factor);
 
   // Softmax numerators of one score row: e = Exp(score[i] - maximum); p[i] = BF16 bits of e;
   // lanes[i mod 16] += e in rising order of i. n is a multiple of 16; a score of -infinity gives 0.

@@ -119,6 +119,38 @@ void QuantizeE4m3(const float* x, int64_t n, uint16_t* out) {
   }
 }
 
+void Hadamard(float* x, int64_t n) {
+  for (int64_t half = 1; half < n; half *= 2) {
+    for (int64_t begin = 0; begin < n; begin += 2 * half) {
+      for (int64_t i = begin; i < begin + half; ++i) {
+        const float a = x[i], b = x[i + half];
+        x[i] = a + b;
+        x[i + half] = a - b;
+      }
+    }
+  }
+  const auto factor = static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(n)));
+  for (int64_t i = 0; i < n; ++i) x[i] *= factor;
+}
+
+void EncodeKey(const float* x, int64_t width, uint8_t* key) {
+  for (int64_t block = 0; block < width / 32; ++block) {
+    const float* values = x + 32 * block;
+    float amax = kE2m1AmaxFloor;
+    for (int i = 0; i < 32; ++i) {
+      const float magnitude = __builtin_fabsf(values[i]);
+      amax = magnitude > amax ? magnitude : amax;
+    }
+    const uint8_t byte = BlockScaleByte(amax, kE2m1InverseMax);
+    const float scale = E8m0ToFloat(byte);
+    for (int i = 0; i < 16; ++i) {
+      key[16 * block + i] = static_cast<uint8_t>(FloatToE2m1(values[2 * i] / scale) |
+                                                 FloatToE2m1(values[2 * i + 1] / scale) << 4);
+    }
+    key[width / 2 + block] = byte;
+  }
+}
+
 void ExpandEntry(const uint8_t* entry, int64_t plain, int64_t rotary, uint16_t* out) {
   const uint8_t* scales = entry + plain + 2 * rotary;
   for (int64_t i = 0; i < plain; ++i) {
@@ -128,6 +160,15 @@ void ExpandEntry(const uint8_t* entry, int64_t plain, int64_t rotary, uint16_t* 
     out[plain + i] = LoadUnaligned<uint16_t>(entry + plain + 2 * i);
   }
   for (int64_t i = plain + rotary; i < RoundUp(plain + rotary, kStep); ++i) out[i] = 0;
+}
+
+float ScaleScores(float* scores, int64_t n, float factor) {
+  float largest = -__builtin_inff();
+  for (int64_t i = 0; i < n; ++i) {
+    scores[i] *= factor;
+    largest = scores[i] > largest ? scores[i] : largest;
+  }
+  return largest;
 }
 
 void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uint16_t* p, float* lanes) {
@@ -242,7 +283,10 @@ constexpr KernelTable kTable = {
     .matmul_f32 = MatmulF32,
     .round_bf16 = RoundRowToBf16,
     .quantize_e4m3 = QuantizeE4m3,
+    .hadamard = Hadamard,
+    .encode_key = EncodeKey,
     .expand_entry = ExpandEntry,
+    .scale_scores = ScaleScores,
     .softmax_numerators = SoftmaxNumerators,
     .accumulate_values = AccumulateValues,
     .swiglu = Swiglu,
