@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "backend/cpu/kernels/kernels.h"
 #include "base/digest.h"
 #include "base/random.h"
 #include "checkpoint/random_weights.h"
@@ -59,14 +58,6 @@ Outcome RunPrompt(RunningModel& running, const std::vector<int32_t>& tokens, int
 
 BackendOptions Cpu(const std::string& table, int threads) {
   return {"cpu", table, threads, Numerics::kOfficial};
-}
-
-std::vector<std::string> Tables() {
-  std::vector<std::string> tables;
-  for (const char* table : {"portable", "avx2", "avx512"}) {
-    if (kernels::CanRun(table)) tables.push_back(table);
-  }
-  return tables;
 }
 
 // A model with the head sizes of Flash (64 heads of 512, 64 index heads of 128) and little else,
@@ -126,7 +117,7 @@ TEST_P(InvarianceTest, ThreadsKernelsAndBackendDoNotShow) {
   const auto reference = Start({"reference", "", 0, Numerics::kOfficial});
   const std::vector<int32_t> tokens = RandomTokens(reference->config(), PromptLength() / 2, 2);
   const Outcome expected = RunPrompt(*reference, tokens, kAtOnce);
-  for (const std::string& table : Tables()) {
+  for (const std::string& table : RunnableKernels()) {
     for (const int threads : {1, 2, 3}) {
       const auto running = Start(Cpu(table, threads));
       EXPECT_EQ(RunPrompt(*running, tokens, kAtOnce), expected)

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "apps/program_output.h"
-#include "backend/cpu/kernels/kernels.h"
+#include "backend/registry.h"
 #include "golden_set.h"
 
 namespace toaster {
@@ -35,9 +35,7 @@ TEST(ProgramTest, LogitsDigestIsTheSameHoweverItIsComputed) {
   EXPECT_EQ(digest.size(), 7u + 32u);
   std::vector<std::string> ways = {"--backend reference", "--chunk 1", "--chunk 5 --threads 1",
                                    "--threads 3"};
-  for (const char* table : {"portable", "avx2", "avx512"}) {
-    if (kernels::CanRun(table)) ways.push_back(std::string("--kernels ") + table);
-  }
+  for (const std::string& table : RunnableKernels()) ways.push_back("--kernels " + table);
   for (const std::string& way : ways)
     EXPECT_EQ(LastLine(RunProgram(call + way).text), digest) << way;
   EXPECT_NE(LastLine(RunProgram(call + "--numerics fp32").text), digest);

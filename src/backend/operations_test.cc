@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "backend/cpu/kernels/kernels.h"
 #include "backend/registry.h"
 #include "base/flush_denormals.h"
 #include "base/random.h"
@@ -24,8 +23,7 @@ struct Case {
 
 std::vector<Case> Cases() {
   std::vector<Case> cases;
-  for (const char* table : {"portable", "avx2", "avx512"}) {
-    if (!kernels::CanRun(table)) continue;
+  for (const std::string& table : RunnableKernels()) {
     for (const int threads : {1, 3}) {
       for (const Numerics numerics : {Numerics::kOfficial, Numerics::kFloat32})
         cases.push_back({table, threads, numerics});

@@ -10,6 +10,14 @@ namespace toaster {
 
 std::vector<std::string> BackendNames() { return {"cpu", "reference"}; }
 
+std::vector<std::string> RunnableKernels() {
+  std::vector<std::string> names;
+  for (const char* name : {"portable", "avx2", "avx512"}) {
+    if (kernels::CanRun(name)) names.push_back(name);
+  }
+  return names;
+}
+
 std::unique_ptr<Backend> CreateBackend(const BackendOptions& options) {
   if (options.backend == "reference") return std::make_unique<ReferenceBackend>(options.numerics);
   if (options.backend == "cpu") {

@@ -18,6 +18,8 @@ struct BackendOptions {
 };
 
 std::vector<std::string> BackendNames();
+/// The kernel tables of the cpu backend that this processor can run.
+std::vector<std::string> RunnableKernels();
 
 /// Throws Error(kInvalidArgument) for an unknown backend or kernel table, and Error(kUnsupported)
 /// for a table that this processor cannot run.

@@ -43,7 +43,7 @@ void VisitRequiredNumbers(ConfigType& c, Visitor&& visit) {
 template <typename ConfigType, typename Visitor>
 void VisitIndexNumbers(ConfigType& c, Visitor&& visit) {
   visit("index_n_heads", c.index_n_heads, int64_t{1}, int64_t{4096});
-  visit("index_head_dim", c.index_head_dim, int64_t{32}, int64_t{16384});
+  visit("index_head_dim", c.index_head_dim, int64_t{32}, int64_t{512});
   visit("index_topk", c.index_topk, int64_t{1}, int64_t{1} << 20);
 }
 

@@ -140,11 +140,10 @@ void CpuBackend::AttendHeads(const Tensor& q, const AttendParameters& parameters
   std::vector<float> totals(static_cast<size_t>(heads));
   for (int64_t head = 0; head < heads; ++head) {
     float* s = scores + head * slots.count;
-    for (int64_t slot = 0; slot < slots.count; ++slot) s[slot] *= scale;
     std::fill(s, s + (slots.window_first - slots.window_base), kNone);
     std::fill(s + (slots.position + 1 - slots.window_base), s + slots.compressed_base, kNone);
     std::fill(s + slots.compressed_base + slots.compressed, s + slots.count, kNone);
-    const float maximum = *std::max_element(s, s + slots.count);
+    const float maximum = kernels_.scale_scores(s, slots.count, scale);
     alignas(64) float lanes[kLanes] = {};
     if (official()) {
       kernels_.softmax_numerators(s, slots.count, maximum, numerators + head * slots.count, lanes);

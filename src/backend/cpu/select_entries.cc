@@ -33,11 +33,17 @@ void CpuBackend::PrepareIndexRow(float* q, float* weights, int64_t row, int64_t 
   std::fill_n(scales, width / kBlock * padded, 0.0f);
   for (int64_t head = 0; head < heads; ++head) {
     float* x = q + head * width;
-    PrepareIndexHead(x, width, rotation.cosine.Row(row), rotation.sine.Row(row),
-                     rotation.cosine.width(), official());
     head_weights[head] = weights[head] = Round(weights[head] * scale);
-    if (!official()) continue;
-    EncodeKey(x, width, key.data());
+    if (!official()) {
+      PrepareIndexHead(x, width, rotation.cosine.Row(row), rotation.sine.Row(row),
+                       rotation.cosine.width(), false);
+      continue;
+    }
+    RotateTail(x, width, rotation.cosine.Row(row), rotation.sine.Row(row), rotation.cosine.width(),
+               false, true);
+    kernels_.hadamard(x, width);
+    for (int64_t i = 0; i < width; ++i) x[i] = RoundBf16(x[i]);
+    kernels_.encode_key(x, width, key.data());
     for (int64_t i = 0; i < width; ++i) {
       const int code =
           i % 2 ? key[static_cast<size_t>(i / 2)] >> 4 : key[static_cast<size_t>(i / 2)] & 15;
