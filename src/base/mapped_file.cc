@@ -20,12 +20,13 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   if (descriptor < 0) {
     const int reason = errno;
     throw Error(reason == ENOENT || reason == ENOTDIR ? ErrorCode::kNotFound : ErrorCode::kIo,
-                fmt::format("{}: cannot open: {}", path.string(), std::strerror(reason)));
+                fmt::format("{}: cannot open: {}; check the path and its permissions",
+                            path.string(), std::strerror(reason)));
   }
   struct stat status {};
   if (fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
     close(descriptor);
-    throw Error(ErrorCode::kIo, fmt::format("{}: not a regular file", path.string()));
+    throw Error(ErrorCode::kIo, fmt::format("{}: not a regular file; name a file", path.string()));
   }
   const auto size = static_cast<size_t>(status.st_size);
   if (size == 0) {
