@@ -458,7 +458,10 @@ void ReplyParser::EmitText(size_t length) {
   // Where something was taken out, the parts beside it must not make new markup.
   std::string& tail = in_reasoning_ ? reasoning_tail_ : content_tail_;
   std::string text;
-  if (std::exchange(gap_, false) && EndsInMarkup(tail)) text = text_.Push(kReplacement);
+  if (std::exchange(gap_, false) && EndsInMarkup(tail)) {
+    text = text_.Push(kReplacement);
+    tail += kReplacement;
+  }
   const std::string_view bytes = Waiting().substr(0, length);
   text += text_.Push(bytes);
   tail += bytes;

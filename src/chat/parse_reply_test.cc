@@ -259,6 +259,10 @@ TEST(ParseReplyTest, MarkupOutOfPlaceIsDropped) {
   EXPECT_EQ(Parse("a<think>b</think>c", true).reasoning(), "ab");
   EXPECT_EQ(Parse("a｜b <|User|> <thinking> </ <｜").content(), "a｜b <|User|> <thinking> </ ");
   EXPECT_EQ(Parse("a<｜end▁of▁sentence｜>b").content(), "a");
+  // The parts beside what is dropped make no new markup.
+  EXPECT_EQ(Parse("</thi<｜User｜>nk>").content(), "</thi\uFFFDnk>");
+  EXPECT_EQ(Parse("x<｜DSM<think>L｜a <｜D<think>SML｜").content(),
+            "x<｜DSM\uFFFDL｜a <｜D\uFFFDSML｜");
   const Reply thinks = Parse("\n<think>hm</think>ok");
   EXPECT_EQ(thinks.reasoning(), "hm");
   EXPECT_EQ(thinks.content(), "\nok");
