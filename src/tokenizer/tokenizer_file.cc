@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 #include <unordered_map>
 #include <unordered_set>
@@ -264,36 +265,43 @@ class Reader {
     }
   }
 
+  /// The id of a part or result of merge `i`, which the vocabulary has to have.
+  int32_t MergedToken(std::string_view token, size_t i) const {
+    const auto found = ids_.find(token);
+    if (found == ids_.end())
+      Corrupt(fmt::format("model.merges: entry {}: {} is not in the vocabulary", i, Show(token)));
+    // Otherwise plain text could turn into a control token.
+    if (added_ids_.contains(found->second)) {
+      Unsupported(
+          fmt::format("model.merges: entry {} involves the added token {}", i, Show(token)));
+    }
+    return found->second;
+  }
+
   void ReadMerges() {
-    std::unordered_set<uint64_t> pairs;
+    std::vector<std::pair<uint64_t, size_t>> pairs;  // with the places of the entries
     pairs.reserve(json_.merges.size());
     file_.merges.reserve(json_.merges.size());
+    std::string both;
     for (size_t i = 0; i < json_.merges.size(); ++i) {
       const auto& [left, right] = json_.merges[i];
-      const auto id_of = [&](const std::string& token) {
-        const auto found = ids_.find(token);
-        if (found == ids_.end())
-          Corrupt(
-              fmt::format("model.merges: entry {}: {} is not in the vocabulary", i, Show(token)));
-        // Otherwise plain text could turn into a control token.
-        if (added_ids_.contains(found->second))
-          Unsupported(
-              fmt::format("model.merges: entry {} involves the added token {}", i, Show(token)));
-        return found->second;
-      };
-      const Merge merge = {id_of(left), id_of(right), id_of(left + right)};
-      const uint64_t pair =
-          static_cast<uint64_t>(merge.left) << 32 | static_cast<uint32_t>(merge.right);
-      if (!pairs.insert(pair).second)
-        Corrupt(fmt::format("model.merges: entry {} appears twice", i));
+      both.assign(left).append(right);
+      const Merge merge = {MergedToken(left, i), MergedToken(right, i), MergedToken(both, i)};
+      pairs.emplace_back(
+          static_cast<uint64_t>(merge.left) << 32 | static_cast<uint32_t>(merge.right), i);
       file_.merges.push_back(merge);
+    }
+    std::sort(pairs.begin(), pairs.end());
+    for (size_t i = 1; i < pairs.size(); ++i) {
+      if (pairs[i].first == pairs[i - 1].first)
+        Corrupt(fmt::format("model.merges: entry {} appears twice", pairs[i].second));
     }
   }
 
   const std::string& origin_;
   TokenizerJson json_;
   TokenizerFile file_;
-  std::unordered_map<std::string, int32_t> ids_;  ///< of the vocabulary's spellings
+  std::unordered_map<std::string_view, int32_t> ids_;  ///< of the spellings in json_.vocab
   std::unordered_set<int32_t> added_ids_;
   std::unordered_set<std::string> added_texts_;
 };
