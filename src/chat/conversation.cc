@@ -43,6 +43,14 @@ T ByName(const std::array<Name<T>, N>& names, std::string_view name, const std::
       fmt::format("{}: {} is none of {}", where, DumpPythonString(name.substr(0, 60)), possible));
 }
 
+template <typename T, size_t N>
+std::string_view NameOf(const std::array<Name<T>, N>& names, T value) {
+  for (const Name<T>& known : names) {
+    if (known.value == value) return known.name;
+  }
+  return "";
+}
+
 /// A member that may be missing or null: nullptr for both.
 const JsonValue* Given(const JsonValue& object, std::string_view key) {
   const JsonValue* value = object.Find(key);
@@ -186,12 +194,9 @@ bool ParseThinking(const JsonValue& thinking) {
 
 Effort ParseEffort(std::string_view name) { return ByName(kEfforts, name, "reasoning_effort"); }
 
-std::string_view EffortName(Effort effort) {
-  for (const Name<Effort>& known : kEfforts) {
-    if (known.value == effort) return known.name;
-  }
-  return "";
-}
+std::string_view EffortName(Effort effort) { return NameOf(kEfforts, effort); }
+std::string_view RoleName(Role role) { return NameOf(kRoles, role); }
+std::string_view TaskName(Task task) { return NameOf(kTasks, task); }
 
 Conversation ParseConversation(const JsonValue& json) {
   Conversation conversation;

@@ -59,8 +59,11 @@ struct Conversation {
 /// Throws Error(kInvalidArgument) naming the field, for example messages[3].content.
 Conversation ParseConversation(const JsonValue& json);
 
-/// The spellings used in JSON. Throw Error(kInvalidArgument) naming the possible ones.
+/// The spellings used in JSON. ParseEffort() throws Error(kInvalidArgument) naming the possible
+/// ones.
 Effort ParseEffort(std::string_view name);
 std::string_view EffortName(Effort effort);
+std::string_view RoleName(Role role);
+std::string_view TaskName(Task task);
 
 }  // namespace toaster

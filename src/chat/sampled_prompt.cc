@@ -1,0 +1,44 @@
+#include "chat/sampled_prompt.h"
+
+#include <algorithm>
+
+#include "tokenizer/utf8.h"
+
+namespace toaster {
+
+SampledPrompt::SampledPrompt(Prompt prompt, std::vector<int32_t> prompt_tokens,
+                             std::span<const int32_t> reply, const Tokenizer& tokenizer)
+    : seen_(std::move(prompt)), tokens_(std::move(prompt_tokens)) {
+  std::string text;
+  // The reply parser makes text well formed too, so the two compare equal.
+  const auto end_text = [&] {
+    seen_.AddText(ReplaceIllFormed(text));
+    text.clear();
+  };
+  for (const int32_t token : reply) {
+    if (tokenizer.IsControlToken(token)) {
+      end_text();
+      seen_.AddControl(tokenizer.TokenBytes(token));
+    } else {
+      text += tokenizer.TokenBytes(token);
+    }
+  }
+  end_text();
+  tokens_.insert(tokens_.end(), reply.begin(), reply.end());
+}
+
+std::vector<int32_t> SampledPrompt::Extend(const Prompt& next, const Tokenizer& tokenizer) const {
+  const std::vector<PromptSegment>& seen = seen_.segments();
+  const std::vector<PromptSegment>& segments = next.segments();
+  const bool extends = !tokens_.empty() && seen.size() <= segments.size() &&
+                       std::equal(seen.begin(), seen.end(), segments.begin());
+  if (!extends) return EncodePrompt(next, tokenizer).tokens;
+  Prompt rest;
+  rest.Add({segments.begin() + static_cast<ptrdiff_t>(seen.size()), segments.end()});
+  std::vector<int32_t> tokens = tokens_;
+  const std::vector<int32_t> added = EncodePrompt(rest, tokenizer).tokens;
+  tokens.insert(tokens.end(), added.begin(), added.end());
+  return tokens;
+}
+
+}  // namespace toaster
