@@ -8,6 +8,14 @@
 #include "tokenizer/utf8.h"
 
 namespace toaster {
+namespace {
+
+/// Rewrites the line the cursor is in.
+std::string FoldedLine(std::string_view what, int64_t tokens, bool colour) {
+  return fmt::format("\r{}\033[K", DimText(fmt::format("[{}: {} tokens]", what, tokens), colour));
+}
+
+}  // namespace
 
 std::string TerminalText(std::string_view text) {
   std::string shown;
@@ -51,8 +59,8 @@ std::string ReplyView::EndReasoning(int64_t reasoning_tokens) {
   in_reasoning_ = false;
   std::string output;
   if (folded_) {
-    output =
-        "\r" + DimText(fmt::format("[thought: {} tokens]", reasoning_tokens), colour_) + "\033[K\n";
+    output = FoldedLine("thought", reasoning_tokens, colour_);
+    output += '\n';
   } else if (line_begun_) {
     output = "\n";
   }
@@ -61,14 +69,14 @@ std::string ReplyView::EndReasoning(int64_t reasoning_tokens) {
 }
 
 std::string ReplyView::Show(const ReplyEvent& event, int64_t reasoning_tokens) {
+  if (event.kind == ReplyEvent::Kind::kWarning) return "";
   const std::string text = TerminalText(event.text);
   std::string output;
   if (event.kind == ReplyEvent::Kind::kReasoning) {
     if (!in_reasoning_ && line_begun_) Add(output, "\n");
     in_reasoning_ = true;
     if (folded_) {
-      output += fmt::format(
-          "\r{}\033[K", DimText(fmt::format("[thinking: {} tokens]", reasoning_tokens), colour_));
+      output += FoldedLine("thinking", reasoning_tokens, colour_);
       return output;
     }
     // Dim is switched off again each time: whatever ends the program leaves the terminal as it was.
@@ -76,7 +84,10 @@ std::string ReplyView::Show(const ReplyEvent& event, int64_t reasoning_tokens) {
     if (!text.empty()) line_begun_ = text.back() != '\n';
     return output;
   }
-  if (in_reasoning_) output += EndReasoning(reasoning_tokens) + "\n";
+  if (in_reasoning_) {
+    output += EndReasoning(reasoning_tokens);
+    output += '\n';
+  }
   switch (event.kind) {
     case ReplyEvent::Kind::kContent:
       Add(output, text);

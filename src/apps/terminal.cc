@@ -4,8 +4,11 @@
 #include <histedit.h>
 #include <langinfo.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+#include <wchar.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <clocale>
@@ -146,11 +149,24 @@ struct Terminal::State {
         el_set(editor, EL_PREP_TERM, 1);
         el_set(editor, EL_REFRESH);
       }
-      if (resized.exchange(false)) {
-        el_resize(editor);
-        el_set(editor, EL_REFRESH);
-      }
+      if (resized.exchange(false)) Redraw();
     }
+  }
+
+  /// Draws the line again where it begins. libedit itself would draw it behind the cursor, since it
+  /// does not know where a resized terminal has put what was there.
+  void Redraw() {
+    el_resize(editor);
+    winsize size{};
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
+      const LineInfoW* line = el_wline(editor);
+      size_t columns = prompt.size();
+      for (const wchar_t* at = line->buffer; at < line->cursor; ++at)
+        columns += static_cast<size_t>(std::max(wcwidth(*at), 0));
+      const size_t rows = columns / size.ws_col;
+      WriteScreen((rows > 0 ? fmt::format("\033[{}A", rows) : "") + "\r\033[J");
+    }
+    el_set(editor, EL_REFRESH);
   }
 
   std::string Expand(std::string_view typed) const {
