@@ -88,7 +88,7 @@ TEST_F(ChatProgram, TalksTurnsAndSavesAndLoads) {
   terminal.Type("/save " + file + "\r");
   ASSERT_NE(terminal.WaitFor("saved 4 messages"), "");
   EXPECT_EQ(json::parse(ReadFile(file))["messages"][2]["content"],
-            "notes.txt:\n\nsome notes\nwhat do they say?");
+            "notes.txt:\n\nsome notes\n\nwhat do they say?");
   terminal.Type(kCtrlD);
   EXPECT_EQ(terminal.Wait(), 0);
   EXPECT_THAT(ReadFile(HomeFile("state/toaster/history")),
@@ -108,6 +108,7 @@ TEST_F(ChatProgram, HasAHistoryAndStandsAResize) {
   terminal.Type(" and more\r");
   ASSERT_NE(terminal.WaitFor("[stopped at --max-tokens]"), "");
   terminal.Type("one\\\r");
+  ASSERT_NE(terminal.WaitFor(". "), "") << "the prompt of a line that goes on";
   terminal.Type("two\r");
   ASSERT_NE(terminal.WaitFor("[stopped at --max-tokens]"), "");
   terminal.Type("/save " + HomeFile("chat.json") + "\r/exit\r");

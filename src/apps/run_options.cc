@@ -100,12 +100,14 @@ void AddRunOptions(CLI::App& command, RunOptions& options) {
   command
       .add_option("--logit-bias", options.logit_bias,
                   "TOKEN:BIAS, added to the token's logit; repeatable")
-      ->envname(variable("LOGIT_BIAS"));
+      ->envname(variable("LOGIT_BIAS"))
+      ->allow_extra_args(false);
   command.add_option("--seed", options.seed, "Same seed, same text; negative picks one")
       ->envname(variable("SEED"))
       ->capture_default_str();
   command.add_option("--stop", options.stop, "End the reply before this text; repeatable")
-      ->envname(variable("STOP"));
+      ->envname(variable("STOP"))
+      ->allow_extra_args(false);
   command
       .add_flag("--ignore-eos", options.generate.ignore_eos, "Go on after the end-of-text token")
       ->envname(variable("IGNORE_EOS"));
