@@ -18,6 +18,10 @@ constexpr size_t kShortPaste = 200;
 
 bool IsLineEnd(char byte) { return byte == '\r' || byte == '\n'; }
 
+bool IsCommand(std::string_view line) {
+  return line.size() > 1 && line[0] == '/' && std::isalpha(static_cast<unsigned char>(line[1]));
+}
+
 /// Terminals send pasted line ends as carriage returns.
 std::string PastedText(std::string_view bytes) {
   std::string text;
@@ -77,9 +81,9 @@ std::optional<PasteInput::Piece> PasteInput::Next(bool quiet) {
   if (!quiet && kPasteBegin.rfind(waiting_, 0) == 0) return std::nullopt;
   const bool keys = waiting_.find('\033') != waiting_.npos;
   const bool line_end = IsLineEnd(waiting_[0]);
-  const bool command =
-      line_.size() > 1 && line_[0] == '/' && std::isalpha(static_cast<unsigned char>(line_[1]));
-  const bool goes_on = line_end && waiting_.size() > 1 && !command;
+  const size_t line_length = waiting_.find_first_of("\r\n");
+  const bool goes_on = line_length != waiting_.npos && line_length + 1 < waiting_.size() &&
+                       !IsCommand(line_ + waiting_.substr(0, line_length));
   if (!keys && (waiting_.size() > kBurstBytes || goes_on)) return NextBurst(quiet);
   const uint32_t length = FirstCharacter(waiting_).length;
   if (length == 0 && !quiet && UnfinishedSuffix(waiting_) == waiting_.size()) return std::nullopt;

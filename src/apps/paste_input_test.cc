@@ -46,24 +46,24 @@ TEST(PasteInput, GivesTheSameForEveryCut) {
 }
 
 TEST(PasteInput, WithoutMarksABurstIsOnePaste) {
-  EXPECT_EQ(Read("one\rtwo\rthree\r"), "one{\ntwo\nthree}\r");
-  EXPECT_EQ(Read("one\rtwo\rthree"), "one{\ntwo\nthree}");
+  EXPECT_EQ(Read("one\rtwo\rthree\r"), "{one\ntwo\nthree}\r");
+  EXPECT_EQ(Read("one\rtwo\rthree"), "{one\ntwo\nthree}");
   const std::string lng(1000, 'x');
   EXPECT_EQ(Read(lng + "\r"), "{" + lng + "}\r");
   // In several parts, as long as no quiet moment is between them.
   PasteInput input;
   input.Push("one\rtwo");
-  EXPECT_EQ(Read(input, false), "one");
+  EXPECT_EQ(Read(input, false), "");
   EXPECT_TRUE(input.Undecided());
   input.Push("\rthree\r");
   EXPECT_EQ(Read(input, false), "");
-  EXPECT_EQ(Read(input, true), "{\ntwo\nthree}\r");
+  EXPECT_EQ(Read(input, true), "{one\ntwo\nthree}\r");
   EXPECT_FALSE(input.Undecided());
 }
 
 TEST(PasteInput, CommandsMayBeTypedAhead) {
   EXPECT_EQ(Read("/stats\r/exit\r"), "/stats\r/exit\r");
-  EXPECT_EQ(Read("// a comment\rint x;\r"), "// a comment{\nint x;}\r");
+  EXPECT_EQ(Read("// a comment\rint x;\r"), "{// a comment\nint x;}\r");
 }
 
 TEST(PasteInput, ClearForgetsAnUnfinishedPaste) {

@@ -30,7 +30,7 @@ namespace toaster {
 namespace {
 
 constexpr size_t kHistoryLines = 1000;
-constexpr int kQuietMilliseconds = 50;
+constexpr int kQuietMilliseconds = 100;
 
 // Signal handlers reach nothing but these.
 std::atomic<bool> resized = false;
@@ -249,6 +249,7 @@ Terminal::Terminal(std::filesystem::path history_file) : state_(std::make_unique
   el_set(
       editor, EL_GETCFN,
       +[](EditLine* line, wchar_t* character) { return State::Of(line).Next(*character); });
+  el_set(editor, EL_BIND, "^I", "ed-insert", nullptr);
   el_set(editor, EL_BIND, "^R", "em-inc-search-prev", nullptr);
   el_set(editor, EL_BIND, "\\e[3~", "ed-delete-next-char", nullptr);
   el_set(editor, EL_BIND, "^W", "ed-delete-prev-word", nullptr);
