@@ -14,29 +14,42 @@ constexpr int kKeys = 4;  // scored at once
 constexpr int64_t kMaxBlocks = kMaxIndexWidth / 32;
 
 /// Some keys unpacked. The query's codes get 12 added to become unsigned bytes for vpdpbusd;
-/// `offset` takes this away again.
+/// `offset` takes this away again. The codes of a block are two halves of 16, a half of four blocks
+/// in a vector.
 struct UnpackedKeys {
-  alignas(64) int8_t codes[kKeys][kMaxIndexWidth];  ///< doubled values
-  int32_t offset[kKeys][kMaxBlocks];                ///< -12 times the sum of a block's codes
+  alignas(64) int8_t codes[kKeys][kMaxIndexWidth];  ///< doubled values, [width/128, half, 4, 16]
+  alignas(64) int32_t offset[kKeys][kMaxBlocks];    ///< -12 times the sum of a block's codes
   float scale[kKeys][kMaxBlocks];
+
+  /// The codes [4 * quad, 4 * quad + 4) of a block.
+  int32_t Quad(int key, int64_t block, int quad) const {
+    const int64_t at = block / 4 * 128 + quad / 4 * 64 + block % 4 * 16 + quad % 4 * 4;
+    return LoadUnaligned<int32_t>(codes[key] + at);
+  }
 };
 
 inline void UnpackKey(const uint8_t* key, int64_t width, int index, UnpackedKeys& keys) {
-  const __m128i table = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
-  const __m128i nibble = _mm_set1_epi8(15);
+  const __m512i table = _mm512_broadcast_i32x4(
+      _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
+  const __m512i nibble = _mm512_set1_epi8(15);
+  for (int64_t k = 0; k < width; k += 128) {
+    const __mmask64 inside = ~uint64_t{0} >> (64 - Least(width - k, 128) / 2);
+    const __m512i bytes = _mm512_maskz_loadu_epi8(inside, key + k / 2);
+    const __m512i low = _mm512_shuffle_epi8(table, _mm512_and_si512(bytes, nibble));
+    const __m512i high =
+        _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(bytes, 4), nibble));
+    _mm512_store_si512(keys.codes[index] + k, _mm512_unpacklo_epi8(low, high));
+    _mm512_store_si512(keys.codes[index] + k + 64, _mm512_unpackhi_epi8(low, high));
+    const __m512i twelve = _mm512_set1_epi8(12), zero = _mm512_setzero_si512();
+    __m512i sum = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, twelve, low), twelve, high);
+    sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, _MM_PERM_BADC));
+    sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, _MM_PERM_CDAB));
+    // One of each quarter.
+    const __m512i quarters = _mm512_maskz_compress_epi32(0x1111, _mm512_sub_epi32(zero, sum));
+    _mm_store_si128(reinterpret_cast<__m128i*>(keys.offset[index] + k / 32),
+                    _mm512_castsi512_si128(quarters));
+  }
   for (int64_t block = 0; block < width / 32; ++block) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(key + 16 * block));
-    const __m128i low = _mm_shuffle_epi8(table, _mm_and_si128(bytes, nibble));
-    const __m128i high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble));
-    auto* out = reinterpret_cast<__m128i*>(keys.codes[index] + 32 * block);
-    _mm_store_si128(out, _mm_unpacklo_epi8(low, high));
-    _mm_store_si128(out + 1, _mm_unpackhi_epi8(low, high));
-    const __m128i minus_12 = _mm_set1_epi16(-12), one = _mm_set1_epi8(1);
-    const __m128i pairs = _mm_maddubs_epi16(one, _mm_add_epi8(low, high));
-    __m128i sum = _mm_madd_epi16(pairs, minus_12);
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
-    keys.offset[index][block] = _mm_cvtsi128_si32(sum);
     keys.scale[index][block] = E8m0ToFloat(key[width / 2 + block]);
   }
 }
@@ -68,8 +81,7 @@ inline void AddHeads(const IndexQuery& query, const UnpackedKeys& keys, int64_t 
       }
 #pragma GCC unroll 4
       for (int i = 0; i < kKeys; ++i) {
-        const __m512i key =
-            _mm512_set1_epi32(LoadUnaligned<int32_t>(keys.codes[i] + 32 * block + 4 * quad));
+        const __m512i key = _mm512_set1_epi32(keys.Quad(i, block, quad));
 #pragma GCC unroll 2
         for (int g = 0; g < kGroups; ++g) {
           sums[g][i] = _mm512_dpbusd_epi32(sums[g][i], unsigned_codes[g], key);

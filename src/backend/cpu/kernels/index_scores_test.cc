@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "backend/cpu/kernels/index_query.h"
 #include "backend/cpu/kernels/test_support.h"
 #include "tensor/summation.h"
 
@@ -69,6 +70,27 @@ float Score(const TestQuery& query, const uint8_t* key) {
     lanes[h % kLanes] += RoundBf16(positive * weight);
   }
   return RoundBf16(FoldLanes(lanes));
+}
+
+TEST(PackIndexHeadTest, PutsEveryCodeInItsPlace) {
+  const ScopedFlushDenormals flush;
+  TestRandom random(1);
+  constexpr int64_t kWidth = 64, kHeads = 16;
+  std::vector<int8_t> codes(kWidth * kHeads, 99);
+  std::vector<float> scales(kWidth / 32 * kHeads, 99.0f);
+  for (int64_t head = 0; head < kHeads; ++head) {
+    uint8_t key[kWidth / 2 + kWidth / 32];
+    for (uint8_t& byte : key) byte = static_cast<uint8_t>(random.Bits());
+    PackIndexHead(key, kWidth, head, kHeads, codes.data(), scales.data());
+    for (int64_t k = 0; k < kWidth; ++k) {
+      const uint8_t code = k % 2 ? key[k / 2] >> 4 : key[k / 2] & 15;
+      ASSERT_EQ(2 * E2m1ToFloat(code), codes[(k / 4 * kHeads + head) * 4 + k % 4]) << k;
+    }
+    for (int64_t block = 0; block < kWidth / 32; ++block) {
+      ASSERT_TRUE(
+          SameFloat(E8m0ToFloat(key[kWidth / 2 + block]) * 0.25f, scales[block * kHeads + head]));
+    }
+  }
 }
 
 class IndexScoresTest : public KernelTest {
