@@ -320,6 +320,26 @@ TEST(LoadModel, ListsAllDefectsWhenAsked) {
   EXPECT_NE(loaded.weights.head.data, nullptr);
 }
 
+// The seeds of load_model_fuzz reach every kind of block and of storage: each is a whole model once
+// zeros stand for its data.
+TEST(LoadModel, TakesTheSeedsOfItsFuzzer) {
+  const auto seeds = std::filesystem::path(TOASTER_SOURCE_DIR) / "tests/fuzz_seeds/load_model_fuzz";
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(seeds)) {
+    const std::string seed = ReadFile(entry.path());
+    const size_t split = seed.find('\0');
+    ASSERT_NE(split, std::string::npos) << entry.path();
+    const std::string file = Safetensors(seed.substr(split + 1), std::string(600'000, '\0'));
+    EXPECT_EQ(MessageOf([&] {
+                LoadModel(Checkpoint::InMemory(seed.substr(0, split), AsBytes(file), "seed"));
+              }),
+              "")
+        << entry.path();
+    ++count;
+  }
+  EXPECT_EQ(count, 4);
+}
+
 class CheckpointDirectory : public testing::Test {
  protected:
   // Copies a golden checkpoint here; the file names are those of the released models.
