@@ -41,9 +41,9 @@ TEST_P(GoldenTest, MatchesTheRecording) {
   for (const std::string& line : mismatches) ADD_FAILURE() << line;
 }
 
-INSTANTIATE_TEST_SUITE_P(Sets, GoldenTest, ::testing::ValuesIn(Cases()), [](const auto& info) {
-  const BackendOptions& options = info.param.options;
-  return info.param.set + "_" + (options.numerics == Numerics::kOfficial ? "official" : "fp32") +
+INSTANTIATE_TEST_SUITE_P(Sets, GoldenTest, ::testing::ValuesIn(Cases()), [](const auto& test) {
+  const BackendOptions& options = test.param.options;
+  return test.param.set + "_" + (options.numerics == Numerics::kOfficial ? "official" : "fp32") +
          "_" + options.backend + (options.kernels.empty() ? "" : "_" + options.kernels);
 });
 

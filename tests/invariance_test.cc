@@ -180,7 +180,7 @@ TEST_P(InvarianceTest, CompanyInTheBatchDoesNotShow) {
 INSTANTIATE_TEST_SUITE_P(Models, InvarianceTest,
                          ::testing::Values("g1_minimal", "g2_all_kinds", "g3_wide_two_shards",
                                            "g4_fp8_experts", "flash_heads"),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& test) { return test.param; });
 
 // Every prompt length of a range on the fast backend, in one piece, against the reference backend
 // fed token by token.

@@ -239,9 +239,9 @@ TEST_P(OperationsTest, ExpertsOfEveryFormat) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, OperationsTest, ::testing::ValuesIn(Cases()), [](const auto& info) {
-  return info.param.kernels + "_" + std::to_string(info.param.threads) + "_threads_" +
-         (info.param.numerics == Numerics::kOfficial ? "official" : "fp32");
+INSTANTIATE_TEST_SUITE_P(Cpu, OperationsTest, ::testing::ValuesIn(Cases()), [](const auto& test) {
+  return test.param.kernels + "_" + std::to_string(test.param.threads) + "_threads_" +
+         (test.param.numerics == Numerics::kOfficial ? "official" : "fp32");
 });
 
 }  // namespace

@@ -32,6 +32,11 @@ nlohmann::json ParseJson(std::string_view text, const std::string& origin) {
     }
     return true;
   };
+  // The parser takes a zero byte for the end of its input.
+  if (const size_t zero = text.find('\0'); zero != std::string_view::npos) {
+    throw Error(ErrorCode::kCorruptFile,
+                fmt::format("{}: not valid JSON at byte {} of {}", origin, zero, text.size()));
+  }
   try {
     return json::parse(text.begin(), text.end(), watch);
   } catch (const json::parse_error& error) {

@@ -92,6 +92,11 @@ Tokenizer Tokenizer::Bytes(int64_t vocab_size) {
                             "needs {}; give the model a tokenizer.json or use token ids",
                             vocab_size, kMinByteVocabulary));
   }
+  if (vocab_size > kMaxTokenIds) {
+    throw Error(ErrorCode::kUnsupported,
+                fmt::format("a vocabulary of {} tokens is too large; at most {}", vocab_size,
+                            kMaxTokenIds));
+  }
   TokenizerFile file;
   file.added_tokens = {{0, std::string(kBosToken), true},
                        {1, std::string(kEosToken), true},

@@ -40,7 +40,7 @@ class Tokenizer {
   /// One token per byte. Ids: 0 BOS, 1 EOS, 2 padding, 3 + b for byte b; from 259 on, if all of
   /// them fit into the vocabulary, the control tokens of the prompt format in the order of
   /// ByteControlTokens(). Ids beyond decode to nothing. Throws Error(kUnsupported) for fewer than
-  /// kMinByteVocabulary ids.
+  /// kMinByteVocabulary ids or more than any tokenizer can have.
   static Tokenizer Bytes(int64_t vocab_size);
   static constexpr int64_t kMinByteVocabulary = 259;
   /// The control tokens of Bytes() from id 259 on.

@@ -19,6 +19,7 @@ TEST(ByteTokenizerTest, IdsAreAsDocumented) {
   EXPECT_EQ(tokenizer.ControlToken(kUserToken), std::nullopt);
   EXPECT_THROW(tokenizer.RequireControlToken(kUserToken), Error);
   EXPECT_THROW(Tokenizer::Bytes(258), Error);
+  EXPECT_THROW(Tokenizer::Bytes(int64_t{1} << 40), Error);
 }
 
 TEST(ByteTokenizerTest, LargerVocabulariesHaveThePromptsTokens) {

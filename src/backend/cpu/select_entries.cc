@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/kernels/index_query.h"
 #include "backend/row_operations.h"
 #include "tensor/summation.h"
 
@@ -44,16 +45,7 @@ void CpuBackend::PrepareIndexRow(float* q, float* weights, int64_t row, int64_t 
     kernels_.hadamard(x, width);
     for (int64_t i = 0; i < width; ++i) x[i] = RoundBf16(x[i]);
     kernels_.encode_key(x, width, key.data());
-    for (int64_t i = 0; i < width; ++i) {
-      const int code =
-          i % 2 ? key[static_cast<size_t>(i / 2)] >> 4 : key[static_cast<size_t>(i / 2)] & 15;
-      codes[(i / 4 * padded + head) * 4 + i % 4] =
-          static_cast<int8_t>(2 * E2m1ToFloat(static_cast<uint8_t>(code)));
-    }
-    for (int64_t block = 0; block < width / kBlock; ++block) {
-      scales[block * padded + head] =
-          E8m0ToFloat(key[static_cast<size_t>(width / 2 + block)]) * 0.25f;
-    }
+    kernels::PackIndexHead(key.data(), width, head, padded, codes, scales);
   }
 }
 
