@@ -27,7 +27,7 @@ toaster::test::ProgramOutput RunWithInput(const std::string& arguments,
 TEST(TextCommandsTest, TokenizeShowsOffsetsIdsAndPieces) {
   const toaster::test::ProgramOutput plain = RunWithInput("tokenize " + kTokenizer + " 'a<think>'");
   EXPECT_EQ(plain.exit_code, 0);
-  EXPECT_THAT(plain.text, StartsWith("       0       68  a\n       1 "));
+  EXPECT_THAT(plain.text, StartsWith("       0      100  a\n       1 "));
   EXPECT_THAT(plain.text, ::testing::Not(HasSubstr("  <think>\n")));
   EXPECT_THAT(RunWithInput("tokenize --special " + kTokenizer + " 'a<think>'").text,
               HasSubstr("       1     1165  <think>\n"));
