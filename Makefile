@@ -24,7 +24,7 @@ test: install build  ## every quick test
 test-long: install build  ## the long checks
 	ctest --preset long -j $(JOBS)
 
-test-asan test-tsan: test-%: install
+test-asan test-tsan: test-%: install  ## the quick tests under sanitizers; needs clang
 	cmake --preset $*
 	cmake --build --preset $* -j $(JOBS)
 	ctest --preset $* -j $(JOBS)

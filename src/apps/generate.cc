@@ -1,12 +1,12 @@
 #include "apps/generate.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdio>
 
 #include "base/error.h"
+#include "base/memory_use.h"
 
 namespace toaster {
 namespace {
@@ -104,10 +104,15 @@ void ProgressLine::Clear() {
   shown_ = false;
 }
 
-double PeakMemoryGib() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / (1 << 20);
+std::string MemoryText(const SequenceCache& cache) {
+  constexpr double kGib = 1 << 30, kMib = 1 << 20;
+  const MemoryUse use = CurrentMemoryUse();
+  return fmt::format(
+      "peak memory {:.2f} GiB; now weights touched {:.2f} GiB, cache {:.2f} MiB, workspace {:.2f} "
+      "MiB",
+      static_cast<double>(use.peak) / kGib, static_cast<double>(use.file) / kGib,
+      static_cast<double>(cache.allocated_bytes()) / kMib,
+      static_cast<double>(use.anonymous - cache.allocated_bytes()) / kMib);
 }
 
 }  // namespace toaster

@@ -89,7 +89,8 @@ class ProgressLine {
   Clock clock_;
 };
 
-/// The most memory this process has had, in GiB.
-double PeakMemoryGib();
+/// What this process has resident: the peak, and now the mapped files (weights that were touched,
+/// and the program), the cache, and everything else it allocated.
+std::string MemoryText(const SequenceCache& cache);
 
 }  // namespace toaster

@@ -5,10 +5,9 @@
 #include <string>
 
 #include "apps/commands.h"
+#include "apps/engine_options.h"
 #include "apps/model_summary.h"
-#include "base/error.h"
 #include "checkpoint/load_weights.h"
-#include "checkpoint/model_location.h"
 
 namespace toaster {
 namespace {
@@ -20,10 +19,7 @@ struct Options {
 };
 
 ModelSummary Summarise(const Options& options) {
-  if (options.model.empty() == options.preset.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, "inspect takes either a MODEL or --preset");
-  }
-  return options.preset.empty() ? ModelSummary::Of(LoadModel(FindModel(options.model)))
+  return options.preset.empty() ? ModelSummary::Of(OpenModel(options.model))
                                 : ModelSummary::Of(Config::Preset(options.preset));
 }
 
@@ -33,12 +29,14 @@ void AddInspectCommand(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("inspect", "Describe a model: layers, parameters, bytes, cache");
-  command->add_option("MODEL", options->model,
-                      "A checkpoint's directory, or org/name in the Hugging Face cache");
+  CLI::Option* model = command->add_option("MODEL", options->model,
+                                           "A checkpoint's directory, or org/name in the Hugging "
+                                           "Face cache (default: the built-in model)");
   command
       ->add_option("--preset", options->preset,
                    "Describe released shapes without a model: v4-flash, v4-pro or tiny")
-      ->envname("TOASTER_PRESET");
+      ->envname("TOASTER_PRESET")
+      ->excludes(model);
   command->add_flag("--json", options->json, "Print JSON")->envname("TOASTER_JSON");
   command->callback([options, &exit_code] {
     const ModelSummary summary = Summarise(*options);

@@ -234,8 +234,8 @@ class InteractiveChat {
                         GroupedText(static_cast<int64_t>(session.tokens().size())),
                         limit > 0 ? fmt::format(" of {}", GroupedText(limit)) : "",
                         static_cast<double>(session.cache().allocated_bytes()) / (1 << 20));
-    return text + fmt::format("seed {}; peak memory {:.2f} GiB; {}\n", options_.seed,
-                              PeakMemoryGib(), running_.backend().name());
+    return text + fmt::format("seed {}; {}; {}\n", options_.seed, MemoryText(session.cache()),
+                              running_.backend().name());
   }
 
   ChatSession& chat_;

@@ -67,12 +67,10 @@ int EndOneShot(const RunOptions& options, const Generated& generated, RunningMod
   if (!options.quiet) {
     fmt::print(stderr,
                "prompt {} tokens, {:.1f} tokens/s; reply {} tokens, {:.1f} tokens/s, ended by {}; "
-               "seed {}; peak memory {:.2f} "
-               "GiB, cache {:.2f} MiB; {}\n",
+               "seed {}; {}; {}\n",
                generated.prompt_tokens, generated.PrefillRate(), generated.sampled_tokens,
                generated.DecodeRate(), GenerateEndName(generated.end), options.seed,
-               PeakMemoryGib(), static_cast<double>(session.cache().allocated_bytes()) / (1 << 20),
-               running.backend().name());
+               MemoryText(session.cache()), running.backend().name());
   }
   if (options.digest) PrintDigest(digest.Hex());
   return generated.end == GenerateEnd::kInterrupted ? kInterruptedExitCode : 0;
