@@ -73,7 +73,8 @@ TEST(Inspect, ReportsUnknownKeys) {
 }
 
 TEST(Inspect, SaysWhatItNeeds) {
-  EXPECT_EQ(RunProgram("inspect").text, "toaster: inspect takes either a MODEL or --preset\n");
+  EXPECT_THAT(RunProgram("inspect").text, HasSubstr("by role"));  // the built-in model
+  EXPECT_THAT(RunProgram("inspect --preset tiny x").text, HasSubstr("MODEL excludes --preset"));
   EXPECT_EQ(RunProgram("inspect --preset v9").text,
             "toaster: no preset 'v9'; there are v4-flash, v4-pro and tiny\n");
   const test::ProgramOutput nothing = RunProgram("inspect /nothing/here");

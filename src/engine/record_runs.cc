@@ -254,7 +254,7 @@ class Recorder {
   // The draft block over a prompt: row i joins the main streams at i with token i + 1; then token
   // by token.
   void RecordDraft() {
-    const auto [n, steps] = runs_.mtp;
+    const int64_t n = runs_.mtp.first, steps = runs_.mtp.second;
     const int64_t index = config_.num_hidden_layers;
     const auto cache = model_.NewCache();
     RowCollector logit_rows, step_rows;

@@ -6,13 +6,15 @@
 
 namespace toaster {
 
-/// Watches text as it streams for the first of a set of stop strings, holding back what could be the beginning of one.
+/// Watches text as it streams for the first of a set of stop strings, holding back what could be
+/// the beginning of one.
 class StopStrings {
  public:
   /// Empty strings are ignored.
   explicit StopStrings(std::vector<std::string> stops);
 
-  /// Adds `text`; returns what may be shown now. After a stop string was found, nothing more comes out.
+  /// Adds `text`; returns what may be shown now. After a stop string was found, nothing more comes
+  /// out.
   std::string Push(std::string_view text);
   /// What was held back, once no more text follows.
   std::string Finish();
