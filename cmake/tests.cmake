@@ -24,6 +24,9 @@ foreach(folder ${folders})
   toaster_test_program(${folder}_test src/${folder}/*_test.cc)
 endforeach()
 toaster_test_program(program_test tests/*.cc)
+if(TOASTER_SANITIZE)  # sanitizers add symbols of their own to every object
+  set_source_files_properties(tests/kernel_symbols_test.cc PROPERTIES HEADER_FILE_ONLY ON)
+endif()
 
 find_package(benchmark QUIET)
 if(benchmark_FOUND)

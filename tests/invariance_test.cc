@@ -11,6 +11,7 @@
 
 #include "base/digest.h"
 #include "base/random.h"
+#include "base/temporary_directory.h"
 #include "checkpoint/random_weights.h"
 #include "checkpoint/save_weights.h"
 #include "engine/running_model.h"
@@ -78,7 +79,8 @@ const std::filesystem::path& FlashHeads() {
     config.index_topk = 24;
     config.expert_dtype = "fp4";
     config.Validate("flash heads");
-    const auto path = std::filesystem::path(::testing::TempDir()) / "toaster_flash_heads";
+    static const test::TemporaryDirectory temporary;
+    const std::filesystem::path path = temporary.path() / "flash_heads";
     ThreadPool pool(1);
     const RandomWeights weights(config, 11);
     SaveCheckpoint(

@@ -1,14 +1,17 @@
 // The program as a user calls it: digests, errors, exit codes.
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "apps/program_output.h"
 #include "backend/registry.h"
+#include "base/temporary_directory.h"
 #include "golden_set.h"
 
 namespace toaster {
@@ -50,7 +53,8 @@ TEST(ProgramTest, SeedGivesTheSameTextAndDigest) {
 }
 
 TEST(ProgramTest, RecordWritesTheSameTensorsHoweverTheyAreComputed) {
-  const std::string folder = ::testing::TempDir();
+  const test::TemporaryDirectory temporary;
+  const std::string folder = temporary.path().string() + "/";
   const std::string call = "record " + Golden("g1_minimal") + "/checkpoint --runs " +
                            Golden("g1_minimal") + "/golden.json --digest -o " + folder +
                            "toaster_record.safetensors ";
@@ -69,8 +73,8 @@ TEST(ProgramTest, NamesWhatIsWrongWithTheInput) {
     EXPECT_NE(outcome.text.find(message), std::string::npos) << arguments << ": " << outcome.text;
     EXPECT_EQ(outcome.text.find('\n'), outcome.text.size() - 1) << "one line: " << outcome.text;
   };
-  const std::string empty = ::testing::TempDir() + "toaster_no_model";
-  std::filesystem::create_directories(empty);
+  const test::TemporaryDirectory temporary;
+  const std::string empty = temporary.path().string();
   expect("run /no/such/model -p x", "/no/such/model");
   expect("run " + empty + " -p x", empty + ": no model here: config.json is missing");
   expect("run --tokens 0,512",
@@ -85,8 +89,8 @@ TEST(ProgramTest, NamesWhatIsWrongWithTheInput) {
 // A cut shard and a NaN scale of an expert that is used.
 TEST(ProgramTest, NamesTheTensorOfADamagedFile) {
   namespace fs = std::filesystem;
-  const fs::path folder = fs::path(::testing::TempDir()) / "toaster_damaged";
-  fs::remove_all(folder);
+  const test::TemporaryDirectory temporary;
+  const fs::path folder = temporary.path() / "model";
   fs::copy(GoldenSet::Folder("g1_minimal") / "checkpoint", folder);
   const fs::path file = folder / "model.safetensors";
   int64_t offset = 0, bytes = 0;
@@ -133,6 +137,31 @@ TEST(ProgramTest, EveryFlagHasAnEnvironmentVariable) {
       line.clear();
     }
   }
+}
+
+// The fields that scripts read.
+TEST(ProgramTest, BenchPrintsItsFiguresAsJson) {
+  const Outcome outcome =
+      RunProgram("bench --json --prefill 8 --depth 0,16 --batch 1,2 --repeat 1 --steps 1 ");
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
+  const auto json = nlohmann::json::parse(outcome.text.substr(outcome.text.find('{')));
+  EXPECT_GT(json.at("limits").at("read_gb_per_s"), 0);
+  EXPECT_GT(json.at("limits").at("bf16_gflop_per_s"), 0);
+  EXPECT_GT(json.at("limits").at("int8_gop_per_s"), 0);
+  EXPECT_GT(json.at("limits").at("fp32_gflop_per_s"), 0);
+  EXPECT_TRUE(json.at("limits").contains("disk_gb_per_s"));
+  EXPECT_GT(json.at("open_s"), 0);
+  EXPECT_GT(json.at("peak_rss_bytes"), 0);
+  ASSERT_EQ(json.at("runs").size(), 5u);
+  const auto& run = json["runs"][4];
+  EXPECT_EQ(run.at("kind"), "decode");
+  EXPECT_EQ(run.at("tokens"), 2);
+  EXPECT_EQ(run.at("depth"), 16);
+  EXPECT_EQ(run.at("batch"), 2);
+  for (const char* key : {"tokens_per_s", "bytes", "flops", "share_of_limit"}) {
+    EXPECT_GT(run.at(key), 0) << key;
+  }
+  EXPECT_THAT(run.at("limit"), ::testing::AnyOf("read", "compute"));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/program_output.h"
+#include "base/temporary_directory.h"
 
 namespace {
 
@@ -18,8 +19,8 @@ const std::string kTokenizer = TOASTER_SOURCE_DIR "/tests/data/tokenizer/tokeniz
 
 toaster::test::ProgramOutput RunWithInput(const std::string& arguments,
                                           const std::string& input = "") {
-  const std::filesystem::path file =
-      std::filesystem::path(::testing::TempDir()) / "text_commands_test_input";
+  const toaster::test::TemporaryDirectory folder;
+  const std::filesystem::path file = folder.path() / "input";
   std::ofstream(file, std::ios::binary) << input;
   return toaster::test::RunProgram(arguments + " < '" + file.string() + "'");
 }
@@ -52,9 +53,8 @@ TEST(TextCommandsTest, DetokenizeGivesTheBytesBack) {
 }
 
 TEST(TextCommandsTest, RenderMarksTheStablePrefix) {
-  const std::filesystem::path model = std::filesystem::path(::testing::TempDir()) / "render_model";
-  std::filesystem::remove_all(model);
-  std::filesystem::create_directories(model);
+  const toaster::test::TemporaryDirectory folder;
+  const std::filesystem::path& model = folder.path();
   std::ofstream(model / "config.json") << R"({"vocab_size": 300})";
   const std::string request =
       R"({"thinking": true, "messages": [{"role": "user", "content": "Hi"}]})";
@@ -72,7 +72,6 @@ TEST(TextCommandsTest, RenderMarksTheStablePrefix) {
   EXPECT_THAT(tools.text, HasSubstr("has no prompt text for tools"));
   EXPECT_THAT(RunWithInput("render " + model.string(), "{").text,
               HasSubstr("standard input: not valid JSON at byte 2"));
-  std::filesystem::remove_all(model);
 }
 
 }  // namespace

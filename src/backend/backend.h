@@ -19,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backend/machine_limits.h"
 #include "tensor/cache_rows.h"
 #include "tensor/matrix.h"
 #include "tensor/tensor.h"
@@ -142,6 +143,9 @@ class Backend {
   bool official() const { return numerics_ == Numerics::kOfficial; }
   /// "reference", "cpu/avx2", ...
   virtual std::string name() const = 0;
+  /// Measures the machine with this backend's threads and instructions, in about a second and with
+  /// 1 GiB of memory. All zeros for a backend that no speed is expected of.
+  virtual MachineLimits MeasureLimits() { return {}; }
 
   /// output [rows, copies, d]: the embedding row of each token, `copies` times (section 3). Tokens
   /// are in range.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/profiling_backend.h"
 #include "backend/reference/reference_backend.h"
 #include "base/error.h"
 
@@ -18,7 +19,9 @@ std::vector<std::string> RunnableKernels() {
   return names;
 }
 
-std::unique_ptr<Backend> CreateBackend(const BackendOptions& options) {
+namespace {
+
+std::unique_ptr<Backend> CreatePlain(const BackendOptions& options) {
   if (options.backend == "reference") return std::make_unique<ReferenceBackend>(options.numerics);
   if (options.backend == "cpu") {
     const kernels::KernelTable* table = kernels::Choose(options.kernels.c_str());
@@ -35,6 +38,14 @@ std::unique_ptr<Backend> CreateBackend(const BackendOptions& options) {
   }
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("backend \"{}\" is unknown; choose reference or cpu", options.backend));
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> CreateBackend(const BackendOptions& options) {
+  std::unique_ptr<Backend> backend = CreatePlain(options);
+  if (options.profile == nullptr) return backend;
+  return std::make_unique<ProfilingBackend>(std::move(backend), *options.profile);
 }
 
 }  // namespace toaster

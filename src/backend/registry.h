@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/profile.h"
 
 namespace toaster {
 
@@ -15,6 +16,7 @@ struct BackendOptions {
       kernels;      ///< cpu: "portable", "avx2" or "avx512"; empty: the fastest this processor runs
   int threads = 0;  ///< cpu: 0 takes every processor this process may use
   Numerics numerics = Numerics::kOfficial;
+  Profile* profile = nullptr;  ///< if given, is told about every operation; borrowed
 };
 
 std::vector<std::string> BackendNames();

@@ -9,6 +9,7 @@
 #include <iterator>
 
 #include "base/error.h"
+#include "base/temporary_directory.h"
 #include "chat/python_constants.h"
 
 namespace toaster {
@@ -137,16 +138,14 @@ TEST(PromptTextsTest, OurOwnFile) {
 }
 
 TEST(PromptTextsTest, LoadTakesWhatTheFolderHas) {
-  const std::filesystem::path folder =
-      std::filesystem::path(::testing::TempDir()) / "prompt_texts_test";
-  std::filesystem::remove_all(folder);
+  const test::TemporaryDirectory temporary;
+  const std::filesystem::path& folder = temporary.path();
   std::filesystem::create_directories(folder / "encoding");
   EXPECT_THAT(PromptTexts::Load(folder).Efforts(), IsEmpty());
   std::ofstream(folder / "encoding" / "prompt_texts.json") << R"({"effort": {"high": "ours"}})";
   EXPECT_EQ(PromptTexts::Load(folder).EffortText(Effort::kHigh), "ours");
   std::ofstream(folder / "encoding" / "encoding_dsv4.py") << "REASONING_EFFORT_MAX = 'theirs'\n";
   EXPECT_EQ(PromptTexts::Load(folder).EffortText(Effort::kMax), "theirs");
-  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

@@ -85,8 +85,8 @@ void CpuBackend::AttendHeads(const Tensor& q, const AttendParameters& parameters
   } else {
     scratch.expanded.Resize((kTile + heads) * stride);
   }
-  float* float_tile = scratch.expanded.data();
-  float* float_queries = float_tile + kTile * stride;
+  float* float_tile = official() ? nullptr : scratch.expanded.data();
+  float* float_queries = official() ? nullptr : float_tile + kTile * stride;
 
   const auto expand = [&](int64_t begin, int64_t end) {
     for (int64_t slot = begin; slot < end; ++slot) {

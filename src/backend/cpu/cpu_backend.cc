@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "backend/cpu/kernels/limits.h"
+
 namespace toaster {
 
 CpuBackend::CpuBackend(Numerics numerics, int threads, const kernels::KernelTable& kernels)
@@ -13,5 +15,7 @@ CpuBackend::CpuBackend(Numerics numerics, int threads, const kernels::KernelTabl
 std::string CpuBackend::name() const {
   return fmt::format("cpu/{} with {} threads", kernels_.name, pool_.threads());
 }
+
+MachineLimits CpuBackend::MeasureLimits() { return kernels::MeasureLimits(kernels_, pool_); }
 
 }  // namespace toaster

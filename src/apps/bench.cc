@@ -1,0 +1,125 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+
+#include "apps/bench_report.h"
+#include "apps/commands.h"
+#include "apps/engine_options.h"
+#include "base/disk_speed.h"
+#include "base/memory_use.h"
+#include "engine/benchmark.h"
+
+namespace toaster {
+namespace {
+
+struct Options {
+  EngineOptions engine;
+  BenchmarkOptions benchmark;
+  bool json = false;
+  bool csv = false;
+  bool profile = false;
+};
+
+std::optional<double> DiskRate(const LoadedModel& model) {
+  // A shard in memory has an origin that is no file.
+  for (const SafetensorsFile& shard : model.checkpoint.shards()) {
+    if (const auto rate = DirectReadRate(shard.origin())) return rate;
+  }
+  return std::nullopt;
+}
+
+void Bench(Options& options) {
+  Profile profile;
+  options.engine.backend.profile = &profile;
+  options.benchmark.chunk = options.engine.chunk;
+  const bool quiet = options.json || options.csv;
+
+  BenchReport report;
+  report.model = options.engine.model.empty() ? "built-in model" : options.engine.model;
+  const auto start = std::chrono::steady_clock::now();
+  const auto running = StartModel(options.engine);
+  report.open_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.backend = running->backend().name();
+  report.disk_bytes_per_s = DiskRate(running->loaded());
+  report.limits = running->backend().MeasureLimits();
+  if (!quiet) {
+    fmt::print("{}{}\n", LimitsText(report), HeaderText());
+    std::fflush(stdout);
+  }
+  RunBenchmark(*running, profile, options.benchmark, [&](const BenchmarkRun& run) {
+    report.runs.push_back(run);
+    // Figures come in as they are made; what a program reads is printed whole at the end.
+    fmt::print(quiet ? stderr : stdout, "{}\n", RunText(run, report.limits));
+    if (options.profile && !quiet) fmt::print("{}", ProfileText(run, report.limits));
+    std::fflush(stdout);
+  });
+  report.peak_resident_bytes = CurrentMemoryUse().peak;
+  if (options.json) fmt::print("{}", ReportJson(report, options.profile));
+  if (options.csv) fmt::print("{}", ReportCsv(report));
+  if (!quiet) {
+    fmt::print("peak memory {:.2f} GiB\n",
+               static_cast<double>(report.peak_resident_bytes) / (1 << 30));
+  }
+}
+
+}  // namespace
+
+void AddBenchCommand(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand(
+      "bench",
+      "Measure this machine, then prefill and decode of a model, as rates and as shares of what "
+      "the machine allows");
+  auto options = std::make_shared<Options>();
+  BenchmarkOptions& benchmark = options->benchmark;
+  AddEngineOptions(*command, options->engine);
+  AddNumericsOption(*command, options->engine);
+  const CLI::Range counts(int64_t{1}, int64_t{1} << 30);
+  const CLI::Range depths(int64_t{0}, int64_t{1} << 30);
+  command->add_option("--prefill", benchmark.prefill, "Prompt lengths, with commas between")
+      ->envname("TOASTER_PREFILL")
+      ->delimiter(',')
+      ->check(counts)
+      ->capture_default_str();
+  command
+      ->add_option("--depth", benchmark.depths,
+                   "Decode: tokens in the cache before the first step, with commas between")
+      ->envname("TOASTER_DEPTH")
+      ->delimiter(',')
+      ->check(depths)
+      ->capture_default_str();
+  command
+      ->add_option("--batch", benchmark.batches,
+                   "Decode: sequences that step together; every depth is measured with each")
+      ->envname("TOASTER_BATCH")
+      ->delimiter(',')
+      ->check(counts)
+      ->capture_default_str();
+  command->add_option("--repeat", benchmark.repeat, "Measurements of each; the median is reported")
+      ->envname("TOASTER_REPEAT")
+      ->check(counts)
+      ->capture_default_str();
+  command->add_option("--steps", benchmark.steps, "Decode steps in one measurement")
+      ->envname("TOASTER_STEPS")
+      ->check(counts)
+      ->capture_default_str();
+  command->add_option("--seed", benchmark.seed, "Seed of the random tokens")
+      ->envname("TOASTER_SEED")
+      ->capture_default_str();
+  command
+      ->add_flag("--profile", options->profile,
+                 "Also print time, bytes and share of the limit of each operation")
+      ->envname("TOASTER_PROFILE");
+  CLI::Option* json =
+      command->add_flag("--json", options->json, "Print JSON")->envname("TOASTER_JSON");
+  command->add_flag("--csv", options->csv, "Print CSV")->envname("TOASTER_CSV")->excludes(json);
+  command->callback([options, &exit_code] {
+    Bench(*options);
+    exit_code = 0;
+  });
+}
+
+}  // namespace toaster

@@ -1,0 +1,139 @@
+#include "apps/bench_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/units.h"
+
+namespace toaster {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr double kGiga = 1e9;
+
+Json Known(double rate) { return rate > 0 ? Json(rate / kGiga) : Json(nullptr); }
+
+std::string Rate(double rate, const char* unit) {
+  return rate > 0 ? fmt::format("{:.1f} {}", rate / kGiga, unit) : std::string("not known");
+}
+
+std::string Share(double share) {
+  return share > 0 ? fmt::format("{:.1f} %", 100 * share) : std::string("-");
+}
+
+Json ProfileJson(const BenchmarkRun& run, const MachineLimits& limits) {
+  Json operations = Json::array();
+  const double total = run.profile.Total().seconds;
+  for (const Profile::Operation& operation : run.profile.operations()) {
+    operations.push_back(
+        {{"operation", operation.name},
+         {"calls", operation.calls},
+         {"seconds", operation.seconds},
+         {"share_of_time", operation.seconds / total},
+         {"bytes", operation.work.bytes},
+         {"flops", operation.work.flops()},
+         {"int8_ops", operation.work.int8_ops},
+         {"share_of_limit", operation.work.LeastSeconds(limits) / operation.seconds}});
+  }
+  return operations;
+}
+
+}  // namespace
+
+std::string LimitsText(const BenchReport& report) {
+  const MachineLimits& limits = report.limits;
+  return fmt::format(
+      "{}, {}, opened in {:.2f} s\n"
+      "limits: read {}, BF16 {}, FP32 {}, INT8 {}, disk {}\n",
+      report.model, report.backend, report.open_seconds, Rate(limits.read_bytes_per_s, "GB/s"),
+      Rate(limits.bf16_flops_per_s, "GFLOP/s"), Rate(limits.float_flops_per_s, "GFLOP/s"),
+      Rate(limits.int8_ops_per_s, "GOP/s"), Rate(report.disk_bytes_per_s.value_or(0), "GB/s"));
+}
+
+std::string HeaderText() {
+  return fmt::format("{:<8} {:>8} {:>8} {:>6} {:>10} {:>18} {:>12} {:>10} {:>10}", "kind", "tokens",
+                     "depth", "batch", "tokens/s", "slowest..fastest", "bytes/token", "flops/token",
+                     "of limit");
+}
+
+std::string RunText(const BenchmarkRun& run, const MachineLimits& limits) {
+  const auto tokens = static_cast<double>(run.tokens);
+  const double share = run.ShareOfLimit(limits);
+  return fmt::format(
+      "{:<8} {:>8} {:>8} {:>6} {:>10.2f} {:>18} {:>12} {:>10} {:>10}", run.kind, run.tokens,
+      run.depth, run.batch, run.tokens_per_second(),
+      fmt::format("{:.2f}..{:.2f}", tokens / run.most_seconds, tokens / run.least_seconds),
+      BytesText(run.work.bytes / tokens), CountText(run.work.flops() / tokens),
+      share > 0 ? fmt::format("{} {}", Share(share), run.Limit(limits)) : "-");
+}
+
+std::string ProfileText(const BenchmarkRun& run, const MachineLimits& limits) {
+  const Profile::Operation total = run.profile.Total();
+  std::string text = fmt::format("  {:<34} {:>7} {:>8} {:>7} {:>9} {:>11} {:>9}\n", "operation",
+                                 "calls", "ms", "time", "GB/s", "GFLOP/s", "of limit");
+  std::vector<Profile::Operation> operations = run.profile.operations();
+  std::stable_sort(operations.begin(), operations.end(),
+                   [](const auto& a, const auto& b) { return a.seconds > b.seconds; });
+  for (const Profile::Operation& operation : operations) {
+    text += fmt::format(
+        "  {:<34} {:>7} {:>8.1f} {:>7} {:>9.1f} {:>11.1f} {:>9}\n", operation.name, operation.calls,
+        1e3 * operation.seconds, Share(operation.seconds / total.seconds),
+        operation.work.bytes / operation.seconds / kGiga,
+        (operation.work.flops() + operation.work.int8_ops) / operation.seconds / kGiga,
+        Share(operation.work.LeastSeconds(limits) / operation.seconds));
+  }
+  return text;
+}
+
+std::string ReportJson(const BenchReport& report, bool profile) {
+  const MachineLimits& limits = report.limits;
+  Json runs = Json::array();
+  for (const BenchmarkRun& run : report.runs) {
+    const double share = run.ShareOfLimit(limits);
+    Json json = {{"kind", run.kind},
+                 {"tokens", run.tokens},
+                 {"depth", run.depth},
+                 {"batch", run.batch},
+                 {"tokens_per_s", run.tokens_per_second()},
+                 {"slowest_tokens_per_s", static_cast<double>(run.tokens) / run.most_seconds},
+                 {"fastest_tokens_per_s", static_cast<double>(run.tokens) / run.least_seconds},
+                 {"seconds", run.seconds},
+                 {"bytes", run.work.bytes},
+                 {"flops", run.work.flops()},
+                 {"int8_ops", run.work.int8_ops},
+                 {"limit", share > 0 ? Json(run.Limit(limits)) : Json(nullptr)},
+                 {"share_of_limit", share > 0 ? Json(share) : Json(nullptr)}};
+    if (profile) json["operations"] = ProfileJson(run, limits);
+    runs.push_back(std::move(json));
+  }
+  const Json document = {{"model", report.model},
+                         {"backend", report.backend},
+                         {"limits",
+                          {{"read_gb_per_s", Known(limits.read_bytes_per_s)},
+                           {"bf16_gflop_per_s", Known(limits.bf16_flops_per_s)},
+                           {"int8_gop_per_s", Known(limits.int8_ops_per_s)},
+                           {"fp32_gflop_per_s", Known(limits.float_flops_per_s)},
+                           {"disk_gb_per_s", Known(report.disk_bytes_per_s.value_or(0))}}},
+                         {"open_s", report.open_seconds},
+                         {"peak_rss_bytes", report.peak_resident_bytes},
+                         {"runs", runs}};
+  return document.dump(2) + "\n";
+}
+
+std::string ReportCsv(const BenchReport& report) {
+  std::string text = "kind,tokens,depth,batch,tokens_per_s,bytes,flops,limit,share_of_limit\n";
+  for (const BenchmarkRun& run : report.runs) {
+    const double share = run.ShareOfLimit(report.limits);
+    text += fmt::format("{},{},{},{},{:.4f},{:.0f},{:.0f},{},{}\n", run.kind, run.tokens, run.depth,
+                        run.batch, run.tokens_per_second(), run.work.bytes, run.work.flops(),
+                        share > 0 ? run.Limit(report.limits) : "",
+                        share > 0 ? fmt::format("{:.4f}", share) : "");
+  }
+  return text;
+}
+
+}  // namespace toaster

@@ -1,0 +1,209 @@
+#include "engine/benchmark.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "base/error.h"
+#include "base/random.h"
+
+namespace toaster {
+
+namespace {
+
+constexpr int64_t kDistinctRows = 64;  // random rows that filled caches are made of
+
+// The random numbers of a benchmark, drawn one after another.
+class RandomSource {
+ public:
+  RandomSource(uint64_t seed, uint64_t stream) : seed_(seed), stream_(stream) {}
+  int64_t Below(int64_t count) {
+    const auto bits = Philox(seed_, next_++, stream_);
+    return static_cast<int64_t>((uint64_t{bits[0]} << 32 | bits[1]) % static_cast<uint64_t>(count));
+  }
+  /// In [-1, 1).
+  float Value() { return static_cast<float>(Below(1 << 20)) * 0x1p-19f - 1.0f; }
+
+ private:
+  uint64_t seed_, stream_, next_ = 0;
+};
+
+// Some rows of a cache, each made of random numbers by `encode(values, row)`.
+template <typename Encode>
+std::vector<uint8_t> RandomRows(int64_t width, int64_t row_bytes, RandomSource& random,
+                                const Encode& encode) {
+  std::vector<uint8_t> rows(static_cast<size_t>(kDistinctRows * row_bytes));
+  std::vector<float> values(static_cast<size_t>(width));
+  for (int64_t i = 0; i < kDistinctRows; ++i) {
+    for (float& value : values) value = RoundBf16(random.Value());
+    encode(values.data(), rows.data() + i * row_bytes);
+  }
+  return rows;
+}
+
+void AppendRows(PagedRows& target, const std::vector<uint8_t>& rows, int64_t count,
+                RandomSource& random) {
+  for (int64_t i = 0; i < count; ++i) {
+    std::memcpy(target.Append(), rows.data() + random.Below(kDistinctRows) * target.row_bytes(),
+                static_cast<size_t>(target.row_bytes()));
+  }
+}
+
+// What a measurement took.
+struct Measurement {
+  double seconds = 0;
+  Work work;
+};
+
+// Calls `measure` (once more than counted) and sums up.
+BenchmarkRun Measure(BenchmarkRun run, int64_t repeat, Profile& profile,
+                     const std::function<void()>& measure) {
+  std::vector<Measurement> measurements;
+  for (int64_t i = -1; i < repeat; ++i) {
+    profile.Clear();
+    const auto start = std::chrono::steady_clock::now();
+    measure();
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    if (i < 0) continue;
+    measurements.push_back({seconds.count(), profile.Total().work});
+    run.profile.Add(profile);
+    run.profile.Add("between operations", seconds.count() - profile.Total().seconds, {});
+  }
+  std::sort(measurements.begin(), measurements.end(),
+            [](const Measurement& a, const Measurement& b) { return a.seconds < b.seconds; });
+  const Measurement& median = measurements[measurements.size() / 2];
+  run.seconds = median.seconds;
+  run.work = median.work;
+  run.least_seconds = measurements.front().seconds;
+  run.most_seconds = measurements.back().seconds;
+  return run;
+}
+
+std::vector<int32_t> RandomTokens(const Config& config, int64_t count, RandomSource& random) {
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  for (int32_t& token : tokens) token = static_cast<int32_t>(random.Below(config.vocab_size));
+  return tokens;
+}
+
+void LastLogits(Model& model, const Tensor& streams, int64_t rows, Tensor& last, Tensor& logits) {
+  last.Reshape({rows, streams.extent(1), streams.extent(2)});
+  std::copy_n(streams.Row(streams.rows() - rows), last.size(), last.data());
+  model.Logits(last, logits);
+}
+
+BenchmarkRun BenchmarkPrefill(RunningModel& model, Profile& profile, int64_t length,
+                              const BenchmarkOptions& options) {
+  BenchmarkRun run;
+  run.kind = "prefill";
+  run.tokens = length;
+  RandomSource random(options.seed, 1);
+  const std::vector<int32_t> tokens = RandomTokens(model.config(), length, random);
+  Tensor streams, last, logits;
+  return Measure(std::move(run), options.repeat, profile, [&] {
+    const auto cache = model.model().NewCache();
+    for (int64_t first = 0; first < length; first += options.chunk) {
+      const int64_t count = std::min(options.chunk, length - first);
+      const SequenceChunk chunk{
+          std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count)),
+          cache.get()};
+      model.model().Forward({&chunk, 1}, streams);
+    }
+    LastLogits(model.model(), streams, 1, last, logits);
+  });
+}
+
+BenchmarkRun BenchmarkDecode(RunningModel& model, Profile& profile, int64_t depth, int64_t batch,
+                             const BenchmarkOptions& options) {
+  BenchmarkRun run;
+  run.kind = "decode";
+  run.tokens = options.steps * batch;
+  run.depth = depth;
+  run.batch = batch;
+  RandomSource random(options.seed, 2);
+  std::vector<std::unique_ptr<SequenceCache>> caches;
+  for (int64_t i = 0; i < batch; ++i) {
+    caches.push_back(model.model().NewCache());
+    FillCache(*caches.back(), model.config(), model.backend(), depth,
+              options.seed + static_cast<uint64_t>(i));
+  }
+  Tensor streams, logits;
+  return Measure(std::move(run), options.repeat, profile, [&] {
+    for (int64_t step = 0; step < options.steps; ++step) {
+      const std::vector<int32_t> tokens = RandomTokens(model.config(), batch, random);
+      std::vector<SequenceChunk> chunks;
+      for (size_t i = 0; i < tokens.size(); ++i) {
+        chunks.push_back({std::span(tokens).subspan(i, 1), caches[i].get()});
+      }
+      model.model().Forward(chunks, streams);
+      model.model().Logits(streams, logits);
+    }
+  });
+}
+
+void CheckLength(const Config& config, int64_t tokens) {
+  if (config.max_position_embeddings > 0 && tokens > config.max_position_embeddings) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("the benchmark needs {} tokens of context, and this model's limit "
+                            "(max_position_embeddings) is {}; take shorter prompts or depths",
+                            tokens, config.max_position_embeddings));
+  }
+}
+
+}  // namespace
+
+void FillCache(SequenceCache& cache, const Config& config, const Backend& backend, int64_t length,
+               uint64_t seed) {
+  const EntryShape shape{config.head_dim - config.qk_rope_head_dim, config.qk_rope_head_dim};
+  const int64_t entry_bytes = backend.EntryRowBytes(shape);
+  const bool official = backend.official();
+  RandomSource random(seed, 3);
+  const std::vector<uint8_t> entries =
+      RandomRows(shape.width(), entry_bytes, random, [&](const float* values, uint8_t* row) {
+        official ? EncodeEntry(values, shape, row)
+                 : static_cast<void>(std::memcpy(row, values, static_cast<size_t>(entry_bytes)));
+      });
+  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    BlockCache& block = cache.block(layer);
+    const int64_t ratio = config.ratio(layer);
+    const int64_t window = std::min(length, config.sliding_window);
+    std::vector<uint8_t> chunk;
+    for (int64_t i = 0; i < window; ++i) {
+      const auto row = entries.begin() + random.Below(kDistinctRows) * entry_bytes;
+      chunk.insert(chunk.end(), row, row + entry_bytes);
+    }
+    block.KeepWindow(chunk.data(), length - window, window, entry_bytes, config.sliding_window);
+    if (ratio == 0) continue;
+    AppendRows(block.entries, entries, length / ratio, random);
+    if (ratio != 4) continue;
+    const int64_t width = config.index_head_dim, key_bytes = backend.KeyRowBytes(width);
+    const std::vector<uint8_t> keys =
+        RandomRows(width, key_bytes, random, [&](const float* values, uint8_t* row) {
+          official ? EncodeKey(values, width, row)
+                   : static_cast<void>(std::memcpy(row, values, static_cast<size_t>(key_bytes)));
+        });
+    AppendRows(block.keys, keys, length / ratio, random);
+  }
+  cache.Advance(length);
+}
+
+void RunBenchmark(RunningModel& model, Profile& profile, const BenchmarkOptions& options,
+                  const std::function<void(const BenchmarkRun&)>& done) {
+  for (const int64_t length : options.prefill) CheckLength(model.config(), length);
+  for (const int64_t depth : options.depths) {
+    CheckLength(model.config(), depth + (options.repeat + 1) * options.steps);
+  }
+  for (const int64_t length : options.prefill) {
+    done(BenchmarkPrefill(model, profile, length, options));
+  }
+  for (const int64_t depth : options.depths) {
+    for (const int64_t batch : options.batches) {
+      done(BenchmarkDecode(model, profile, depth, batch, options));
+    }
+  }
+}
+
+}  // namespace toaster

@@ -1,0 +1,57 @@
+#pragma once
+
+// Measuring a model: prefills and decode steps as rates and as shares of what the machine allows.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backend/profile.h"
+#include "engine/running_model.h"
+
+namespace toaster {
+
+struct BenchmarkOptions {
+  std::vector<int64_t> prefill = {512};  ///< lengths of prompts
+  std::vector<int64_t> depths = {0};     ///< decode: tokens in the cache before the first step
+  std::vector<int64_t> batches = {1};    ///< decode: sequences per step; every depth with each
+  int64_t repeat = 5;                    ///< measurements of each; the median counts
+  int64_t steps = 16;                    ///< decode steps in a measurement
+  int64_t chunk = 512;                   ///< tokens per forward pass of a prefill
+  uint64_t seed = 0;                     ///< of the tokens, which are random
+};
+
+/// One line of results.
+struct BenchmarkRun {
+  std::string kind;    ///< "prefill" or "decode"
+  int64_t tokens = 0;  ///< computed in a measurement, of all sequences together
+  int64_t depth = 0;
+  int64_t batch = 1;
+  double seconds = 0;  ///< median of a measurement
+  double least_seconds = 0, most_seconds = 0;
+  Work work;        ///< of the median measurement
+  Profile profile;  ///< of all measurements together
+  double tokens_per_second() const { return static_cast<double>(tokens) / seconds; }
+  /// The share of the speed that memory and arithmetic allow; 0 where limits are not known.
+  double ShareOfLimit(const MachineLimits& limits) const {
+    return work.LeastSeconds(limits) / seconds;
+  }
+  /// "read" or "compute": which of them binds.
+  const char* Limit(const MachineLimits& limits) const {
+    return work.MemorySeconds(limits) >= work.ComputeSeconds(limits) ? "read" : "compute";
+  }
+};
+
+/// Fills an empty cache as if `length` tokens had been computed, with random entries: their numbers
+/// cost as much to attend to as any.
+void FillCache(SequenceCache& cache, const Config& config, const Backend& backend, int64_t length,
+               uint64_t seed);
+
+/// Measures everything `options` asks for with `model`, whose backend writes to `profile`; `done`
+/// is told each run as it ends. The first measurement of each run is not counted. Throws
+/// Error(kInvalidArgument) for what exceeds the model's limit.
+void RunBenchmark(RunningModel& model, Profile& profile, const BenchmarkOptions& options,
+                  const std::function<void(const BenchmarkRun&)>& done);
+
+}  // namespace toaster
