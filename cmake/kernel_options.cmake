@@ -3,10 +3,12 @@
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set_source_files_properties(src/backend/cpu/kernels/avx2.cc PROPERTIES
     COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
-  set_source_files_properties(src/backend/cpu/kernels/avx512_bf16.cc PROPERTIES
+  set_source_files_properties(
+    src/backend/cpu/kernels/avx512_bf16.cc src/backend/cpu/kernels/avx512_fma.cc PROPERTIES
     COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vbmi;-mavx512bf16;-mavx512vnni;-mprefer-vector-width=512;$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>;$<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>")
 else()
   set_source_files_properties(
     src/backend/cpu/kernels/avx2.cc src/backend/cpu/kernels/avx512_bf16.cc
+    src/backend/cpu/kernels/avx512_fma.cc
     PROPERTIES HEADER_FILE_ONLY ON)
 endif()

@@ -81,6 +81,7 @@ std::vector<std::pair<const char*, const char*>> KernelFiles() {
 #if defined(__x86_64__)
         {"avx2.cc", "_ZN7toaster7kernels4Avx2Ev"},
         {"avx512_bf16.cc", "_ZN7toaster7kernels10Avx512Bf16Ev"},
+        {"avx512_fma.cc", "_ZN7toaster7kernels9Avx512FmaEv"},
 #endif
   };
 }

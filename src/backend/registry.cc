@@ -13,7 +13,7 @@ std::vector<std::string> BackendNames() { return {"cpu", "reference"}; }
 
 std::vector<std::string> RunnableKernels() {
   std::vector<std::string> names;
-  for (const char* name : {"portable", "avx2", "avx512"}) {
+  for (const char* name : {"portable", "avx2", "avx512_bf16", "avx512_fma"}) {
     if (kernels::CanRun(name)) names.push_back(name);
   }
   return names;
@@ -30,7 +30,8 @@ std::unique_ptr<Backend> CreatePlain(const BackendOptions& options) {
           ErrorCode::kUnsupported,
           fmt::format(
               "kernels \"{}\" are unknown or need instructions that this processor lacks; choose "
-              "portable, avx2 or avx512, or leave the choice to the program",
+              "portable, avx2, avx512 (the faster of avx512_bf16 and avx512_fma), or leave the "
+              "choice to the program",
               options.kernels));
     }
     const int threads = options.threads > 0 ? options.threads : UsableProcessors();

@@ -13,7 +13,7 @@ namespace toaster {
 struct BackendOptions {
   std::string backend = "cpu";  ///< a name of BackendNames()
   std::string
-      kernels;      ///< cpu: "portable", "avx2" or "avx512"; empty: the fastest this processor runs
+      kernels;      ///< cpu: "portable", "avx2", "avx512", "avx512_bf16", "avx512_fma"; empty: the fastest here
   int threads = 0;  ///< cpu: 0 takes every processor this process may use
   Numerics numerics = Numerics::kOfficial;
   Profile* profile = nullptr;  ///< if given, is told about every operation; borrowed

@@ -13,7 +13,7 @@
 namespace toaster::kernels {
 
 static constexpr KernelTable kTable = {
-    .name = "avx512",
+    .name = "avx512_bf16",
     .matmul_bf16 = avx512::MatmulBf16,
     .matmul_e4m3 = avx512::MatmulE4m3,
     .matmul_e2m1 = avx512::MatmulE2m1,

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kChains = 16;  // enough of them to hide the latency of one
 
-int64_t SpinBf16(int64_t rounds, float* sink) {
+[[maybe_unused]] int64_t SpinBf16(int64_t rounds, float* sink) {
   __m512 sums[kChains];
 #pragma GCC unroll 16
   for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_ps(*sink + static_cast<float>(i));

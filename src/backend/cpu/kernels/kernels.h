@@ -41,12 +41,15 @@ static constexpr int64_t MatmulTileRows(int64_t rows, int64_t row_bytes) {
   return tiles == 0 ? limit : ((rows + tiles - 1) / tiles + 3) / 4 * 4;
 }
 
+/// Room for the inputs of some tokens as floats, a block at a time.
+static constexpr int64_t kMatmulInputBytes = 24 << 10;
+
 /// Bytes of `scratch` that a matrix product with `inner` inputs may use: a tile of BF16 numbers or
-/// of floats, and the sums of the latter.
+/// of floats, and sums and inputs of the latter.
 static constexpr int64_t MatmulScratchBytes(int64_t inner) {
   const int64_t padded = (inner + 31) / 32 * 32;
   const int64_t words = MatmulTileLimit(padded * 2) * padded * 2;
-  const int64_t floats = MatmulTileLimit(padded * 4) * (padded * 4 + 512);
+  const int64_t floats = MatmulTileLimit(padded * 4) * (padded * 4 + 512) + kMatmulInputBytes;
   const int64_t few_tokens = 4 * padded * 4;
   const int64_t more = words > floats ? words : floats;
   return more > few_tokens ? more : few_tokens;
@@ -142,11 +145,14 @@ const KernelTable& Portable();
 const KernelTable& Avx2();
 /// AVX-512 F, BW, VL, DQ, VBMI, BF16 and VNNI.
 const KernelTable& Avx512Bf16();
+/// The same instructions, but fused multiply-adds of floats for products of many tokens.
+const KernelTable& Avx512Fma();
 
-/// Whether this processor can run the table called `name` ("portable", "avx2", "avx512").
+/// Whether this processor can run the table called `name` ("portable", "avx2", "avx512_bf16",
+/// "avx512_fma").
 bool CanRun(const char* name);
-/// The table called `name`, or the fastest this processor can run if `name` is empty. Null if
-/// unknown or not runnable.
+/// The table called `name`, the faster one of both for "avx512", or the fastest this processor can
+/// run if `name` is empty. Null if unknown or not runnable.
 const KernelTable* Choose(const char* name);
 
 }  // namespace toaster::kernels

@@ -1,0 +1,36 @@
+// The same instructions as avx512_bf16.cc, with products of many tokens by fused multiply-adds.
+
+#include <immintrin.h>
+
+#include "backend/cpu/kernels/avx512_elements.h"
+#include "backend/cpu/kernels/avx512_float_tiles.h"
+#include "backend/cpu/kernels/avx512_index.h"
+#include "backend/cpu/kernels/avx512_spin.h"
+#include "backend/cpu/kernels/kernels.h"
+
+namespace toaster::kernels {
+
+static constexpr KernelTable kTable = {
+    .name = "avx512_fma",
+    .matmul_bf16 = avx512::FusedMatmulBf16,
+    .matmul_e4m3 = avx512::FusedMatmulE4m3,
+    .matmul_e2m1 = avx512::FusedMatmulE2m1,
+    .matmul_f32 = avx512::MatmulF32,
+    .round_bf16 = avx512::RoundRowToBf16,
+    .quantize_e4m3 = avx512::QuantizeE4m3,
+    .hadamard = avx512::Hadamard,
+    .encode_key = avx512::EncodeKey,
+    .expand_entry = avx512::ExpandEntry,
+    .scale_scores = avx512::ScaleScores,
+    .softmax_numerators = avx512::SoftmaxNumerators,
+    .accumulate_values = avx512::AccumulateValues,
+    .swiglu = avx512::Swiglu,
+    .index_scores = avx512::IndexScores,
+    .spin_bf16 = avx512::SpinFloat,
+    .spin_int8 = avx512::SpinInt8,
+    .spin_float = avx512::SpinFloat,
+};
+
+const KernelTable& Avx512Fma() { return kTable; }
+
+}  // namespace toaster::kernels
