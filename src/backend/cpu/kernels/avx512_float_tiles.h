@@ -3,22 +3,14 @@
 // Products of many tokens by fused multiply-adds instead of vdpbf16ps, for processors on which that
 // instruction does half of what two fused multiply-adds do. Included by avx512_fma.cc only.
 //
-// A tile of weights is expanded to floats in `scratch`, odd and even ones apart, and so are the
-// inputs of six tokens at a time; each load of a weight serves six tokens, each of an input four
-// rows. Sums wait in memory from one block of inputs to the next. A lane adds the odd product
-// before the even one, as vdpbf16ps does, so the bits are the same.
+// A lane adds the odd product before the even one, as vdpbf16ps does, so the bits are the same.
 
 #include "backend/cpu/kernels/avx512_matmul.h"
+#include "backend/cpu/kernels/blocked_float_product.h"
 
 namespace toaster::kernels::avx512 {
 
 namespace {
-
-constexpr int64_t kBlock = 1024;  // inputs; those of six tokens stay in the first-level cache
-constexpr int64_t kGroupSums = kGroupTokens * kGroupRows * 16;
-
-static_assert(kGroupSums * 4 <= 512 * kGroupRows && kGroupTokens * kBlock * 4 <= kMatmulInputBytes,
-              "MatmulScratchBytes has no room");
 
 /// 32 BF16 numbers as floats: the odd ones, then `stride` floats on the even ones.
 inline void StoreSeparated(__m512i values, float* out, int64_t stride) {
@@ -27,127 +19,191 @@ inline void StoreSeparated(__m512i values, float* out, int64_t stride) {
   _mm512_store_ps(out + stride, AsFloats(_mm512_slli_epi32(values, 16)));
 }
 
-// Rows [first, first + rows) as groups of four rows [step, odd or even, row, 16]. Rows that are
-// missing in the last group stay as they are.
+/// Tiles [step, odd or even, row, 16], inputs [step, odd or even, token, 16], sums [token, row,
+/// 16].
+struct FusedTiles {
+  static constexpr int kGroupRows = 4;
+  static constexpr int kGroupTokens = 6;
 
-template <typename Cursor>
-void SeparateRowwise(const WeightRows& w, int64_t first, int64_t rows, float* tile) {
-  const int64_t padded = RoundUp(w.inner, kStep);
-  for (int64_t r = 0; r < rows; ++r) {
-    Cursor weights(w, first + r);
-    float* out = tile + r / kGroupRows * kGroupRows * padded + r % kGroupRows * 16;
-    int64_t k = 0;
-    for (; k + kStep <= w.inner; k += kStep, weights.Advance()) {
-      __m512i values;
-      weights.Load(0, &values);
-      StoreSeparated(values, out + k * kGroupRows, 16 * kGroupRows);
-    }
-    if constexpr (std::is_same_v<Cursor, Bf16Cursor>) {
-      if (k < w.inner) {
-        StoreSeparated(weights.LoadLast(0, FirstWords(w.inner - k)), out + k * kGroupRows,
-                       16 * kGroupRows);
+  static void SeparateInputs(const uint16_t* x, int64_t x_stride, int64_t tokens, int64_t steps,
+                             float* out) {
+    for (int64_t step = 0; step < steps; ++step, out += 32 * tokens) {
+      for (int64_t t = 0; t < tokens; ++t) {
+        StoreSeparated(_mm512_load_si512(x + t * x_stride + step * kStep), out + 16 * t,
+                       16 * tokens);
       }
     }
   }
+
+  static void Product(const float* weights, const float* inputs, int64_t tokens, int64_t steps,
+                      bool first, bool last, float* sums, int64_t rows, float* y,
+                      int64_t y_stride) {
+    switch (tokens) {
+      case 1:
+        return Group<1>(weights, inputs, steps, first, last, sums, rows, y, y_stride);
+      case 2:
+        return Group<2>(weights, inputs, steps, first, last, sums, rows, y, y_stride);
+      case 3:
+        return Group<3>(weights, inputs, steps, first, last, sums, rows, y, y_stride);
+      case 4:
+        return Group<4>(weights, inputs, steps, first, last, sums, rows, y, y_stride);
+      case 5:
+        return Group<5>(weights, inputs, steps, first, last, sums, rows, y, y_stride);
+      default:
+        return Group<6>(weights, inputs, steps, first, last, sums, rows, y, y_stride);
+    }
+  }
+
+ private:
+  template <int kTokens>
+  static void Group(const float* weights, const float* inputs, int64_t steps, bool first, bool last,
+                    float* group_sums, int64_t rows, float* y, int64_t y_stride) {
+    __m512 sums[kTokens][kGroupRows];
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 8
+      for (int r = 0; r < kGroupRows; ++r) {
+        sums[t][r] =
+            first ? _mm512_setzero_ps() : _mm512_load_ps(group_sums + (t * kGroupRows + r) * 16);
+      }
+    }
+    for (int64_t half = 0; half < 2 * steps; ++half) {  // odd, even, odd, ...
+      __m512 x[kTokens];
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; ++t) x[t] = _mm512_load_ps(inputs + 16 * t);
+#pragma GCC unroll 8
+      for (int r = 0; r < kGroupRows; ++r) {
+        const __m512 weight = _mm512_load_ps(weights + 16 * r);
+#pragma GCC unroll 8
+        for (int t = 0; t < kTokens; ++t) sums[t][r] = _mm512_fmadd_ps(weight, x[t], sums[t][r]);
+      }
+      inputs += 16 * kTokens, weights += 16 * kGroupRows;
+    }
+    if (last) {
+      StoreSums<kGroupRows, kTokens>(sums, Least(rows, kGroupRows), y, y_stride);
+      return;
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 8
+      for (int r = 0; r < kGroupRows; ++r) {
+        _mm512_store_ps(group_sums + (t * kGroupRows + r) * 16, sums[t][r]);
+      }
+    }
+  }
+};
+
+// Expanders of weights to the tiles of FusedTiles; see blocked_float_product.h. Each row is also
+// fetched ahead: its part of the next block of inputs, and at the very beginning the next tile.
+
+constexpr int64_t kTileStep = 32 * FusedTiles::kGroupRows;  // floats of one step of a group
+
+inline float* TileRow(float* tile, int64_t r, int64_t inputs) {
+  return tile + r / FusedTiles::kGroupRows * FusedTiles::kGroupRows * inputs +
+         r % FusedTiles::kGroupRows * 16;
 }
 
-void SeparateE4m3(const WeightRows& w, int64_t first, int64_t rows, float* tile) {
-  for (int64_t block = 0; block < w.inner / 128; ++block) {
-    const E4m3Table table(E8m0ToFloat(w.scales[block]));
+inline void FetchAhead(const WeightRows& w, int64_t row, int64_t begin, int64_t end) {
+  const auto* data = reinterpret_cast<const char*>(w.data + row * w.row_bytes);
+  const int64_t bytes = end - begin;
+  const int64_t after = Least(w.row_bytes, end + bytes);
+  for (int64_t i = end; i < after; i += 64) _mm_prefetch(data + i, _MM_HINT_T1);
+  if (begin > 0 || row + kFloatTileRows >= w.rows) return;
+  data += kFloatTileRows * w.row_bytes;
+  for (int64_t i = 0; i < end; i += 64) _mm_prefetch(data + i, _MM_HINT_T0);
+}
+
+class Bf16Tiles {
+ public:
+  Bf16Tiles(const WeightRows& w, int64_t k, int64_t inputs) : w_(w), k_(k), inputs_(inputs) {}
+  void Expand(int64_t first, int64_t rows, float* tile) const {
     for (int64_t r = 0; r < rows; ++r) {
-      const uint8_t* codes = w.data + (first + r) * w.row_bytes + block * 128;
-      float* out =
-          tile + (r / kGroupRows * w.inner + block * 128) * kGroupRows + r % kGroupRows * 16;
-      for (int64_t k = 0; k < 128; k += 64) {
-        __m512i values[2];
-        table.Expand(codes + k, values);
-        StoreSeparated(values[0], out + k * kGroupRows, 16 * kGroupRows);
-        StoreSeparated(values[1], out + (k + kStep) * kGroupRows, 16 * kGroupRows);
+      FetchAhead(w_, first + r, 2 * k_, 2 * (k_ + inputs_));
+      const uint8_t* row = w_.data + (first + r) * w_.row_bytes;
+      float* out = TileRow(tile, r, inputs_);
+      for (int64_t k = k_; k < k_ + inputs_; k += kStep, out += kTileStep) {
+        const __mmask32 inside = w_.inner - k >= kStep ? ~__mmask32{0} : FirstWords(w_.inner - k);
+        StoreSeparated(_mm512_maskz_loadu_epi16(inside, row + 2 * k), out, kTileStep / 2);
       }
     }
   }
-}
 
-/// The inputs of some tokens as [step, odd or even, token, 16].
-void SeparateInputs(const uint16_t* x, int64_t x_stride, int64_t tokens, int64_t steps,
-                    float* out) {
-  for (int64_t step = 0; step < steps; ++step, out += 32 * tokens) {
-    for (int64_t t = 0; t < tokens; ++t) {
-      StoreSeparated(_mm512_load_si512(x + t * x_stride + step * kStep), out + 16 * t, 16 * tokens);
+ private:
+  const WeightRows& w_;
+  int64_t k_, inputs_;
+};
+
+class E4m3Tiles {
+ public:
+  E4m3Tiles(const WeightRows& w, int64_t k, int64_t inputs) : w_(w), k_(k), inputs_(inputs) {
+    for (int64_t i = 0; i < inputs; i += 128) {
+      tables_[i / 128] = E4m3Table(E8m0ToFloat(w.scales[(k + i) / 128]));
     }
   }
-}
-
-/// `steps` more steps of the sums of one group, or the first ones; the last ones go to y, for the
-/// first `rows` rows.
-template <int kTokens>
-void FusedGroup(const float* weights, const float* inputs, int64_t steps, bool first, bool last,
-                float* group_sums, int64_t rows, float* y, int64_t y_stride) {
-  __m512 sums[kTokens][kGroupRows];
-#pragma GCC unroll 8
-  for (int t = 0; t < kTokens; ++t) {
-#pragma GCC unroll 8
-    for (int r = 0; r < kGroupRows; ++r) {
-      sums[t][r] =
-          first ? _mm512_setzero_ps() : _mm512_load_ps(group_sums + (t * kGroupRows + r) * 16);
-    }
-  }
-  for (int64_t half = 0; half < 2 * steps; ++half) {  // odd, even, odd, ...
-    __m512 x[kTokens];
-#pragma GCC unroll 8
-    for (int t = 0; t < kTokens; ++t) x[t] = _mm512_load_ps(inputs + 16 * t);
-#pragma GCC unroll 8
-    for (int r = 0; r < kGroupRows; ++r) {
-      const __m512 weight = _mm512_load_ps(weights + 16 * r);
-#pragma GCC unroll 8
-      for (int t = 0; t < kTokens; ++t) sums[t][r] = _mm512_fmadd_ps(weight, x[t], sums[t][r]);
-    }
-    inputs += 16 * kTokens, weights += 16 * kGroupRows;
-  }
-  if (last) {
-    StoreSums<kGroupRows, kTokens>(sums, rows, y, y_stride);
-    return;
-  }
-#pragma GCC unroll 8
-  for (int t = 0; t < kTokens; ++t) {
-#pragma GCC unroll 8
-    for (int r = 0; r < kGroupRows; ++r) {
-      _mm512_store_ps(group_sums + (t * kGroupRows + r) * 16, sums[t][r]);
-    }
-  }
-}
-
-using FusedGroupFunction = void (*)(const float*, const float*, int64_t, bool, bool, float*,
-                                    int64_t, float*, int64_t);
-constexpr FusedGroupFunction kFusedGroups[kGroupTokens] = {
-    FusedGroup<1>, FusedGroup<2>, FusedGroup<3>, FusedGroup<4>, FusedGroup<5>, FusedGroup<6>};
-
-template <typename Separate>
-void FusedProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
-                  float* y, int64_t y_stride, std::byte* scratch, Separate separate) {
-  const int64_t padded = RoundUp(w.inner, kStep);
-  const int64_t tile_rows = MatmulTileRows(w.rows, padded * 4);
-  auto* tile = reinterpret_cast<float*>(scratch);
-  float* sums = tile + tile_rows * padded;
-  float* inputs = sums + tile_rows / kGroupRows * kGroupSums;
-  for (int64_t first = 0; first < w.rows; first += tile_rows) {
-    const int64_t rows = Least(w.rows - first, tile_rows);
-    separate(w, first, rows, tile);
-    for (int64_t t = 0; t < tokens; t += kGroupTokens) {
-      const int64_t count = Least(tokens - t, kGroupTokens);
-      const FusedGroupFunction fused = kFusedGroups[count - 1];
-      for (int64_t k = 0; k < padded; k += kBlock) {
-        const int64_t steps = Least(padded - k, kBlock) / kStep;
-        SeparateInputs(x + t * x_stride + k, x_stride, count, steps, inputs);
-        for (int64_t r = 0; r < rows; r += kGroupRows) {
-          fused(tile + r * padded + k * kGroupRows, inputs, steps, k == 0, k + kBlock >= padded,
-                sums + r / kGroupRows * kGroupSums, Least(rows - r, kGroupRows),
-                y + t * y_stride + first + r, y_stride);
+  void Expand(int64_t first, int64_t rows, float* tile) const {
+    for (int64_t i = 0; i < inputs_; i += 128) {
+      const E4m3Table table = tables_[i / 128];
+      for (int64_t r = 0; r < rows; ++r) {
+        if (i == 0) FetchAhead(w_, first + r, k_, k_ + inputs_);
+        const uint8_t* codes = w_.data + (first + r) * w_.row_bytes + k_ + i;
+        float* out = TileRow(tile, r, inputs_) + i / kStep * kTileStep;
+        for (int64_t k = 0; k < 128; k += 2 * kStep, out += 2 * kTileStep) {
+          __m512i values[2];
+          table.Expand(codes + k, values);
+          StoreSeparated(values[0], out, kTileStep / 2);
+          StoreSeparated(values[1], out + kTileStep, kTileStep / 2);
         }
       }
     }
   }
+
+ private:
+  const WeightRows& w_;
+  int64_t k_, inputs_;
+  E4m3Table tables_[kFloatBlock / 128];
+};
+
+/// kScaledE2m1 as bits of floats.
+struct ScaledE2m1Floats {
+  alignas(64) uint32_t bits[256][16];
+};
+
+constexpr ScaledE2m1Floats MakeScaledE2m1Floats() {
+  ScaledE2m1Floats table = {};
+  for (int byte = 0; byte < 256; ++byte) {
+    for (int code = 0; code < 16; ++code) {
+      table.bits[byte][code] = static_cast<uint32_t>(kScaledE2m1.bits[byte][code]) << 16;
+    }
+  }
+  return table;
 }
+
+constexpr ScaledE2m1Floats kScaledE2m1Floats = MakeScaledE2m1Floats();
+
+class E2m1Tiles {
+ public:
+  E2m1Tiles(const WeightRows& w, int64_t k, int64_t inputs) : w_(w), k_(k), inputs_(inputs) {}
+  void Expand(int64_t first, int64_t rows, float* tile) const {
+    for (int64_t r = 0; r < rows; ++r) {
+      FetchAhead(w_, first + r, k_ / 2, (k_ + inputs_) / 2);
+      const uint8_t* codes = w_.data + (first + r) * w_.row_bytes + k_ / 2;
+      const uint8_t* scales = w_.scales + (first + r) * (w_.inner / 32) + k_ / 32;
+      float* out = TileRow(tile, r, inputs_);
+      for (int64_t step = 0; step < inputs_ / kStep; ++step, out += kTileStep) {
+        // vpermps looks at the lowest four bits of each lane.
+        const __m512 table = _mm512_load_ps(kScaledE2m1Floats.bits[scales[step]]);
+        const __m512i pairs = _mm512_cvtepu8_epi32(
+            _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * step)));
+        _mm512_store_ps(out, _mm512_permutexvar_ps(_mm512_srli_epi32(pairs, 4), table));
+        _mm512_store_ps(out + kTileStep / 2, _mm512_permutexvar_ps(pairs, table));
+      }
+    }
+  }
+
+ private:
+  const WeightRows& w_;
+  int64_t k_, inputs_;
+};
 
 // ---- the table's entries; few tokens take vdpbf16ps, whose operands need no separating
 
@@ -156,16 +212,7 @@ void FusedMatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, i
   if (tokens <= kFewTokens) {
     MatmulBf16(w, x, x_stride, tokens, y, y_stride, scratch);
   } else {
-    FusedProduct(w, x, x_stride, tokens, y, y_stride, scratch, SeparateRowwise<Bf16Cursor>);
-  }
-}
-
-void FusedMatmulE2m1(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
-                     float* y, int64_t y_stride, std::byte* scratch) {
-  if (tokens <= kFewTokens) {
-    MatmulE2m1(w, x, x_stride, tokens, y, y_stride, scratch);
-  } else {
-    FusedProduct(w, x, x_stride, tokens, y, y_stride, scratch, SeparateRowwise<E2m1Cursor>);
+    BlockedFloatProduct<FusedTiles, Bf16Tiles>(w, x, x_stride, tokens, y, y_stride, scratch);
   }
 }
 
@@ -174,7 +221,16 @@ void FusedMatmulE4m3(const WeightRows& w, const uint16_t* x, int64_t x_stride, i
   if (tokens <= kFewTokens) {
     MatmulE4m3(w, x, x_stride, tokens, y, y_stride, scratch);
   } else {
-    FusedProduct(w, x, x_stride, tokens, y, y_stride, scratch, SeparateE4m3);
+    BlockedFloatProduct<FusedTiles, E4m3Tiles>(w, x, x_stride, tokens, y, y_stride, scratch);
+  }
+}
+
+void FusedMatmulE2m1(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
+                     float* y, int64_t y_stride, std::byte* scratch) {
+  if (tokens <= kFewTokens) {
+    MatmulE2m1(w, x, x_stride, tokens, y, y_stride, scratch);
+  } else {
+    BlockedFloatProduct<FusedTiles, E2m1Tiles>(w, x, x_stride, tokens, y, y_stride, scratch);
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include "backend/cpu/kernels/avx512_expand.h"
 #include "backend/cpu/kernels/avx512_vector.h"
+#include "backend/cpu/kernels/even_groups.h"
 #include "backend/cpu/kernels/kernels.h"
 
 namespace toaster::kernels::avx512 {
@@ -215,14 +216,16 @@ void BlockedProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, in
   const int64_t padded = RoundUp(w.inner, kStep);
   const int64_t tile_rows = MatmulTileRows(w.rows, padded * 2);
   auto* tile = reinterpret_cast<uint16_t*>(scratch);
+  const EvenGroups groups(tokens, kGroupTokens);
   for (int64_t first = 0; first < w.rows; first += tile_rows) {
     const int64_t rows = Least(w.rows - first, tile_rows);
     expand(w, first, rows, tile);
-    for (int64_t t = 0; t < tokens; t += kGroupTokens) {
-      const int64_t count = Least(tokens - t, kGroupTokens);
+    int64_t t = 0;
+    for (int64_t g = 0; g < groups.groups; t += groups.Size(g++)) {
+      const int64_t count = groups.Size(g);
       for (int64_t r = 0; r < rows; r += kGroupRows) {
         // Each group of rows brings one of the next tokens nearer.
-        const int64_t next = t + kGroupTokens + r / kGroupRows;
+        const int64_t next = t + count + r / kGroupRows;
         const bool wanted = r / kGroupRows < kGroupTokens && next < tokens;
         GroupProduct(tile + r * padded, Least(rows - r, kGroupRows), x + t * x_stride, x_stride,
                      padded, count, x + (wanted ? next : t) * x_stride,

@@ -41,16 +41,22 @@ static constexpr int64_t MatmulTileRows(int64_t rows, int64_t row_bytes) {
   return tiles == 0 ? limit : ((rows + tiles - 1) / tiles + 3) / 4 * 4;
 }
 
-/// Room for the inputs of some tokens as floats, a block at a time.
-static constexpr int64_t kMatmulInputBytes = 24 << 10;
+// Sizes of a product by fused multiply-adds of floats (blocked_float_product.h): rows and tokens of
+// a panel of sums, inputs of a block, rows of an expanded tile. Tile and inputs of a group of
+// tokens fit the first-level cache, the panel's inputs and sums the second-level one.
+static constexpr int64_t kFloatPanelRows = 128;
+static constexpr int64_t kFloatPanelTokens = 60;
+static constexpr int64_t kFloatBlock = 512;
+static constexpr int64_t kFloatTileRows = 8;
 
-/// Bytes of `scratch` that a matrix product with `inner` inputs may use: a tile of BF16 numbers or
-/// of floats, and sums and inputs of the latter.
+/// Bytes of `scratch` that a matrix product with `inner` inputs may use: a tile of BF16 numbers; or
+/// inputs of few tokens as floats; or what blocked_float_product.h needs.
 static constexpr int64_t MatmulScratchBytes(int64_t inner) {
   const int64_t padded = (inner + 31) / 32 * 32;
   const int64_t words = MatmulTileLimit(padded * 2) * padded * 2;
-  const int64_t floats = MatmulTileLimit(padded * 4) * (padded * 4 + 512) + kMatmulInputBytes;
   const int64_t few_tokens = 4 * padded * 4;
+  const int64_t floats =
+      4 * (kFloatPanelTokens * (kFloatPanelRows * 16 + kFloatBlock) + kFloatTileRows * kFloatBlock);
   const int64_t more = words > floats ? words : floats;
   return more > few_tokens ? more : few_tokens;
 }

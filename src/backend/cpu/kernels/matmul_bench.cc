@@ -156,7 +156,7 @@ const bool registered = [] {
           ->Iterations(1)
           ->UseRealTime();
       for (const Shape& shape : kShapes) {
-        for (const int64_t tokens : {1, 2, 4, 8, 16, 64, 512}) {
+        for (const int64_t tokens : {1, 2, 4, 8, 12, 16, 64, 512}) {
           if (shape.rows > 100000 && tokens > 64) continue;
           const std::string name =
               std::string("Matmul") + tail + "/" + shape.name + "/tokens:" + std::to_string(tokens);
