@@ -28,7 +28,9 @@ namespace toaster {
 
 /// `official` rounds as the reference inference code does; `fp32` (for debugging) keeps every
 /// activation and cache entry in float, expands quantised weights and leaves out every rounding.
-enum class Numerics { kOfficial, kFloat32 };
+/// The third, of the reference backend alone, has the roundings to E4M3 and E2M1 of `official` and
+/// none to BF16: recorded gradients of quantisation-aware training were made so.
+enum class Numerics { kOfficial, kFloat32, kQuantisedFloat32 };
 
 /// A run of consecutive tokens of one sequence inside a batch.
 struct Segment {
@@ -141,6 +143,7 @@ class Backend {
   virtual ~Backend() = default;
   Numerics numerics() const { return numerics_; }
   bool official() const { return numerics_ == Numerics::kOfficial; }
+  bool quantises() const { return numerics_ != Numerics::kFloat32; }
   /// "reference", "cpu/avx2", ...
   virtual std::string name() const = 0;
   /// Measures the machine with this backend's threads and instructions, in about a second and with

@@ -5,6 +5,8 @@
 #include "backend/cpu/cpu_backend.h"
 #include "backend/profiling_backend.h"
 #include "backend/reference/reference_backend.h"
+#include "backend/reference/reference_backward.h"
+#include "base/check.h"
 #include "base/error.h"
 
 namespace toaster {
@@ -24,6 +26,7 @@ namespace {
 std::unique_ptr<Backend> CreatePlain(const BackendOptions& options) {
   if (options.backend == "reference") return std::make_unique<ReferenceBackend>(options.numerics);
   if (options.backend == "cpu") {
+    CHECK(options.numerics != Numerics::kQuantisedFloat32, "only the reference backend has these");
     const kernels::KernelTable* table = kernels::Choose(options.kernels.c_str());
     if (table == nullptr) {
       throw Error(
@@ -47,6 +50,12 @@ std::unique_ptr<Backend> CreateBackend(const BackendOptions& options) {
   std::unique_ptr<Backend> backend = CreatePlain(options);
   if (options.profile == nullptr) return backend;
   return std::make_unique<ProfilingBackend>(std::move(backend), *options.profile);
+}
+
+std::unique_ptr<BackwardBackend> CreateBackward(const BackendOptions& options) {
+  if (options.backend == "reference") return std::make_unique<ReferenceBackward>(options.numerics);
+  throw Error(ErrorCode::kUnsupported,
+              fmt::format("backend \"{}\" cannot train; choose reference", options.backend));
 }
 
 }  // namespace toaster

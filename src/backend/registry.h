@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/backward.h"
 #include "backend/profile.h"
 
 namespace toaster {
@@ -26,5 +27,7 @@ std::vector<std::string> RunnableKernels();
 /// Throws Error(kInvalidArgument) for an unknown backend or kernel table, and Error(kUnsupported)
 /// for a table that this processor cannot run.
 std::unique_ptr<Backend> CreateBackend(const BackendOptions& options);
+/// The backward pass that belongs to CreateBackend's backend; throws as that does.
+std::unique_ptr<BackwardBackend> CreateBackward(const BackendOptions& options);
 
 }  // namespace toaster

@@ -1,12 +1,34 @@
 // The compressor, section 8, for any chunk of tokens.
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "backend/reference/reference_backend.h"
 #include "backend/row_operations.h"
+#include "tensor/block_quantization.h"
 
 namespace toaster {
+
+namespace {
+
+// What the compact forms of an entry and of a key round, on a row that is kept in floats.
+void QuantiseStoredFloats(const CompressParameters& parameters, uint8_t* row) {
+  const int64_t width = parameters.norm.size;
+  std::vector<float> values(static_cast<size_t>(width));
+  std::memcpy(values.data(), row, static_cast<size_t>(4 * width));
+  if (parameters.indexer_key) {
+    std::vector<uint8_t> key(static_cast<size_t>(KeyBytes(width)));
+    EncodeKey(values.data(), width, key.data());
+    DecodeKey(key.data(), width, values.data());
+  } else {
+    const auto rotary = static_cast<int64_t>(2 * parameters.frequencies.size());
+    QuantizeE4m3(values.data(), width - rotary, 64, values.data());
+  }
+  std::memcpy(row, values.data(), static_cast<size_t>(4 * width));
+}
+
+}  // namespace
 
 void ReferenceBackend::Compress(const Tensor& values, const Tensor& scores,
                                 const CompressParameters& parameters,
@@ -41,7 +63,9 @@ void ReferenceBackend::Compress(const Tensor& values, const Tensor& scores,
       for (int64_t r = 0; r < ratio; ++r) {
         slots.push_back({tail.pending_values.Row(r) + own, tail.pending_scores.Row(r) + own});
       }
-      MakeCompressedRow(slots, parameters, block * ratio, official(), targets[s].rows->Append());
+      uint8_t* stored = targets[s].rows->Append();
+      MakeCompressedRow(slots, parameters, block * ratio, official(), stored);
+      if (!official() && quantises()) QuantiseStoredFloats(parameters, stored);
       if (!overlap) continue;
       for (int64_t r = 0; r < ratio; ++r) {
         std::copy_n(tail.pending_values.Row(r), width, tail.previous_values.Row(r));

@@ -15,7 +15,7 @@ float ReferenceBackend::Dot(const float* a, const float* b, int64_t n) const {
 
 void ReferenceBackend::LinearInput(const Tensor& x, const Matrix& weight, Tensor& input) const {
   input.CopyFrom(x);
-  if (official() && weight.quantised()) QuantizeE4m3(x.data(), x.size(), 128, input.data());
+  if (quantises() && weight.quantised()) QuantizeE4m3(x.data(), x.size(), 128, input.data());
 }
 
 void ReferenceBackend::Multiply(const Tensor& x, const Matrix& weight, Tensor& y) const {

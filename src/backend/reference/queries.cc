@@ -5,6 +5,7 @@
 
 #include "backend/reference/reference_backend.h"
 #include "backend/row_operations.h"
+#include "tensor/block_quantization.h"
 
 namespace toaster {
 
@@ -26,6 +27,7 @@ void ReferenceBackend::StoreEntries(const Tensor& kv, EntryShape shape, const Ro
     std::copy_n(kv.Row(row), shape.width(), x.data());
     RotateTail(x.data(), shape.width(), rotation.cosine.Row(row), rotation.sine.Row(row),
                rotation.cosine.width(), false, official());
+    if (!official() && quantises()) QuantizeE4m3(x.data(), shape.plain, 64, x.data());
     WriteEntry(x.data(), shape, official(), entries + row * EntryRowBytes(shape));
   }
 }

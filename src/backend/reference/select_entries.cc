@@ -49,7 +49,9 @@ void ReferenceBackend::SelectEntries(Tensor& q, Tensor& weights, const Rotation&
       float* x = q.Row(row) + head * width;
       PrepareIndexHead(x, width, rotation.cosine.Row(row), rotation.sine.Row(row),
                        rotation.cosine.width(), official());
-      if (official()) EncodeKey(x, width, codes.data() + (row * heads + head) * KeyBytes(width));
+      uint8_t* code = codes.data() + (row * heads + head) * KeyBytes(width);
+      if (quantises()) EncodeKey(x, width, code);
+      if (quantises() && !official()) DecodeKey(code, width, x);
       float& w = weights.Row(row)[head];
       w = Round(w * weight_scale);
     }

@@ -1,0 +1,204 @@
+#include "backend/row_gradients.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "tensor/elementary.h"
+#include "tensor/rotate.h"
+#include "tensor/summation.h"
+
+namespace toaster {
+
+void NormaliseRowBackward(const float* x, const Vector* weight, int64_t n, float eps,
+                          const float* grad_output, float* grad_weight, float* grad_x) {
+  // y = f x w with f = (mean(x^2) + eps)^(-1/2): dx = f (w dy - x f^2 mean(w dy x)).
+  const float factor = 1.0f / std::sqrt(DotFloat(x, x, n) / static_cast<float>(n) + eps);
+  float lanes[kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) {
+    const float g = weight == nullptr ? grad_output[i] : grad_output[i] * (*weight)[i];
+    lanes[i % kLanes] = std::fma(g, x[i], lanes[i % kLanes]);
+  }
+  const float shrink = FoldLanes(lanes) / static_cast<float>(n) * factor * factor;
+  for (int64_t i = 0; i < n; ++i) {
+    const float dy = grad_output[i];
+    if (grad_weight != nullptr) grad_weight[i] += dy * x[i] * factor;
+    const float g = weight == nullptr ? dy : dy * (*weight)[i];
+    grad_x[i] = factor * (g - x[i] * shrink);
+  }
+}
+
+namespace {
+
+// y = sigmoid(u * scale + base) with upstream gradient g.
+void GateBackward(float u, float scale, float base, float g, float& grad_u, float& grad_base,
+                  float& grad_scale) {
+  const float s = Sigmoid(u * scale + base);
+  const float grad = g * s * (1.0f - s);
+  grad_u = grad * scale;
+  grad_base += grad;
+  grad_scale += grad * u;
+}
+
+}  // namespace
+
+void HyperCoefficientsBackward(const float* u, const HyperParameters& parameters, int64_t n,
+                               const float* grad_pre, const float* grad_post,
+                               const float* grad_comb, float* grad_u, float* grad_base,
+                               float* grad_scale) {
+  const Vector &base = parameters.base, &scale = parameters.scale;
+  for (int64_t j = 0; j < n; ++j) {
+    const int64_t k = n + j;
+    GateBackward(u[j], scale[0], base[j], grad_pre[j], grad_u[j], grad_base[j], grad_scale[0]);
+    GateBackward(u[k], scale[1], base[k], 2.0f * grad_post[j], grad_u[k], grad_base[k],
+                 grad_scale[1]);
+  }
+  std::vector<float> logits(static_cast<size_t>(n * n)), grad(logits.size());
+  const float* mixes = u + 2 * n;
+  for (int64_t i = 0; i < n * n; ++i)
+    logits[static_cast<size_t>(i)] = mixes[i] * scale[2] + base[2 * n + i];
+  SinkhornBackward(logits.data(), n, parameters.sinkhorn_iterations, parameters.eps, grad_comb,
+                   grad.data());
+  for (int64_t i = 0; i < n * n; ++i) {
+    const float g = grad[static_cast<size_t>(i)];
+    grad_u[2 * n + i] = g * scale[2];
+    grad_base[2 * n + i] += g;
+    grad_scale[2] += g * mixes[i];
+  }
+}
+
+void HyperHeadCoefficientsBackward(const float* u, const HyperParameters& parameters, int64_t n,
+                                   const float* grad_pre, float* grad_u, float* grad_base,
+                                   float* grad_scale) {
+  for (int64_t j = 0; j < n; ++j) {
+    GateBackward(u[j], parameters.scale[0], parameters.base[j], grad_pre[j], grad_u[j],
+                 grad_base[j], grad_scale[0]);
+  }
+}
+
+void SinkhornBackward(const float* a, int64_t n, int64_t iterations, float eps,
+                      const float* grad_output, float* grad_a) {
+  // Every division is m' = m / (sum + eps) over a row or column, so dm = (dm' - sum(dm' m')) / (sum
+  // + eps): of each step its result and its denominators are kept.
+  const auto size = static_cast<size_t>(n * n);
+  const int64_t steps = 2 * iterations - 1;  // divisions: columns, then (rows, columns) ...
+  std::vector<float> results(size * static_cast<size_t>(steps)), softmax(size), m(size);
+  std::vector<float> sums(static_cast<size_t>(n * steps));
+  const auto at = [n](int64_t step, int64_t group, int64_t i) {
+    return static_cast<size_t>(step % 2 == 0 ? i * n + group : group * n + i);  // even: columns
+  };
+  for (int64_t j = 0; j < n; ++j) {
+    const float* row = a + j * n;
+    const float maximum = *std::max_element(row, row + n);
+    float sum = 0;
+    for (int64_t k = 0; k < n; ++k) sum += softmax[at(1, j, k)] = Exp(row[k] - maximum);
+    for (int64_t k = 0; k < n; ++k) {
+      softmax[at(1, j, k)] /= sum;
+      m[at(1, j, k)] = softmax[at(1, j, k)] + eps;
+    }
+  }
+  for (int64_t step = 0; step < steps; ++step) {
+    for (int64_t group = 0; group < n; ++group) {
+      float sum = 0;
+      for (int64_t i = 0; i < n; ++i) sum += m[at(step, group, i)];
+      for (int64_t i = 0; i < n; ++i) m[at(step, group, i)] /= sum + eps;
+      sums[static_cast<size_t>(step * n + group)] = sum + eps;
+    }
+    std::copy(m.begin(), m.end(), results.begin() + static_cast<int64_t>(size) * step);
+  }
+  std::vector<float> grad(grad_output, grad_output + n * n);
+  for (int64_t step = steps - 1; step >= 0; --step) {
+    const float* result = results.data() + static_cast<int64_t>(size) * step;
+    for (int64_t group = 0; group < n; ++group) {
+      float dot = 0;
+      for (int64_t i = 0; i < n; ++i) dot += grad[at(step, group, i)] * result[at(step, group, i)];
+      const float sum = sums[static_cast<size_t>(step * n + group)];
+      for (int64_t i = 0; i < n; ++i) {
+        grad[at(step, group, i)] = (grad[at(step, group, i)] - dot) / sum;
+      }
+    }
+  }
+  for (int64_t j = 0; j < n; ++j) {
+    float dot = 0;
+    for (int64_t k = 0; k < n; ++k) dot += grad[at(1, j, k)] * softmax[at(1, j, k)];
+    for (int64_t k = 0; k < n; ++k) {
+      grad_a[at(1, j, k)] = softmax[at(1, j, k)] * (grad[at(1, j, k)] - dot);
+    }
+  }
+}
+
+void MakeCompressedRowBackward(std::span<const PoolSlot> slots,
+                               const CompressParameters& parameters, int64_t position,
+                               bool official, const float* grad_row,
+                               std::span<const PoolSlotGradient> gradients, float* grad_norm) {
+  const int64_t width = parameters.norm.size;
+  const auto pairs = static_cast<int64_t>(parameters.frequencies.size());
+  std::vector<float> weights(slots.size() * static_cast<size_t>(width));
+  std::vector<float> buffer(static_cast<size_t>(3 * width + 2 * pairs));
+  float *exact = buffer.data(), *pooled = exact + width, *grad = pooled + width,
+        *cosine = grad + width, *sine = cosine + pairs;
+  for (int64_t i = 0; i < width; ++i) {
+    float maximum = slots[0].scores[i];
+    for (const PoolSlot& slot : slots) maximum = std::max(maximum, slot.scores[i]);
+    float total = 0, weighted = 0;
+    for (size_t s = 0; s < slots.size(); ++s) {
+      float& e = weights[s * static_cast<size_t>(width) + static_cast<size_t>(i)];
+      e = Exp(slots[s].scores[i] - maximum);
+      total += e;
+      weighted = std::fma(e, slots[s].values[i], weighted);
+    }
+    for (size_t s = 0; s < slots.size(); ++s)
+      weights[s * static_cast<size_t>(width) + static_cast<size_t>(i)] /= total;
+    exact[i] = weighted / total;
+    pooled[i] = official ? RoundBf16(exact[i]) : exact[i];
+  }
+
+  std::copy_n(grad_row, width, grad);
+  if (parameters.indexer_key) HadamardTransform(grad, width);  // its own inverse and transpose
+  RotationAngles(position, parameters.frequencies, cosine, sine);
+  RotatePairs(grad + width - 2 * pairs, 2 * pairs, cosine, sine, true);
+  NormaliseRowBackward(pooled, &parameters.norm, width, parameters.norm_eps, grad, grad_norm, grad);
+  for (size_t s = 0; s < slots.size(); ++s) {
+    const float* p = weights.data() + s * static_cast<size_t>(width);
+    for (int64_t i = 0; i < width; ++i) {
+      const float g = p[i] * grad[i];
+      gradients[s].values[i] += g;
+      gradients[s].scores[i] += g * (slots[s].values[i] - exact[i]);
+    }
+  }
+}
+
+void RouteWeightsBackward(const float* affinity, const int32_t* experts, int64_t count, float scale,
+                          const float* grad_weights, float* grad_affinity) {
+  float total = 0, dot = 0;
+  for (int64_t i = 0; i < count; ++i) total += affinity[experts[i]];
+  total += 1e-20f;
+  for (int64_t i = 0; i < count; ++i) dot += grad_weights[i] * affinity[experts[i]];
+  for (int64_t i = 0; i < count; ++i)
+    grad_affinity[experts[i]] += (grad_weights[i] - dot / total) * scale / total;
+}
+
+float AffinitySlope(float affinity) {
+  if (affinity == 0) return 0;
+  // softplus'(z) = sigmoid(z) = 1 - e^(-softplus(z)), and softplus(z) is the affinity squared.
+  const double a = affinity;
+  return static_cast<float>(-std::expm1(-a * a) / (2 * a));
+}
+
+float SwigluBackward(const float* gate, const float* up, int64_t n, float limit, float weight,
+                     const float* grad_activation, float* grad_gate, float* grad_up) {
+  float lanes[kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) {
+    const bool gate_clamped = limit > 0 && gate[i] > limit;
+    const bool up_clamped = limit > 0 && std::fabs(up[i]) > limit;
+    const float g = gate_clamped ? limit : gate[i];
+    const float u = up_clamped ? std::copysign(limit, up[i]) : up[i];
+    const float s = Sigmoid(g), silu = g * s, grad = grad_activation[i];
+    lanes[i % kLanes] = std::fma(grad, silu * u, lanes[i % kLanes]);
+    grad_gate[i] = gate_clamped ? 0.0f : weight * grad * u * (s + silu * (1.0f - s));
+    grad_up[i] = up_clamped ? 0.0f : weight * grad * silu;
+  }
+  return FoldLanes(lanes);
+}
+
+}  // namespace toaster
