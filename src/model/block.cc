@@ -6,6 +6,16 @@ namespace toaster {
 
 namespace {
 
+// Feeds a compressor with the projections that Linear made of the layer input.
+void RunCompressor(Backend& backend, const BlockContext& block, const BlockBatch& batch,
+                   const CompressorWeights& weights, bool indexer_key, const Tensor& values,
+                   const Tensor& scores, std::span<const CompressTarget> targets) {
+  backend.Compress(values, scores, CompressParametersFor(block, weights, indexer_key),
+                   batch.segments, targets);
+}
+
+}  // namespace
+
 EntryShape EntryShapeOf(const Config& config) {
   return {config.head_dim - config.qk_rope_head_dim, config.qk_rope_head_dim};
 }
@@ -14,20 +24,23 @@ ExpertMatrices MatricesOf(const ExpertWeights& expert) {
   return {&expert.w1, &expert.w2, &expert.w3};
 }
 
-// Feeds a compressor with the projections that Linear made of the layer input.
-void RunCompressor(Backend& backend, const BlockContext& block, const BlockBatch& batch,
-                   const CompressorWeights& weights, bool indexer_key, const Tensor& values,
-                   const Tensor& scores, std::span<const CompressTarget> targets) {
-  const CompressParameters parameters{block.config.ratio(block.index),
-                                      weights.ape,
-                                      weights.norm,
-                                      static_cast<float>(block.config.rms_norm_eps),
-                                      block.frequencies,
-                                      indexer_key};
-  backend.Compress(values, scores, parameters, batch.segments, targets);
+CompressParameters CompressParametersFor(const BlockContext& block,
+                                         const CompressorWeights& weights, bool indexer_key) {
+  return {block.config.ratio(block.index),
+          weights.ape,
+          weights.norm,
+          static_cast<float>(block.config.rms_norm_eps),
+          block.frequencies,
+          indexer_key};
 }
 
-}  // namespace
+RouteParameters RouteParametersFor(const BlockContext& block,
+                                   std::span<const int32_t> table_experts) {
+  const MoeWeights& weights = block.weights.ffn;
+  return {weights.gate, block.config.hash_routed(block.index) ? nullptr : &weights.bias,
+          table_experts, block.config.num_experts_per_tok,
+          static_cast<float>(block.config.routed_scaling_factor)};
+}
 
 HyperParameters HyperParametersFor(const Config& config, const HyperWeights& weights) {
   return {weights.fn,
@@ -50,6 +63,7 @@ void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBa
   const int64_t row_bytes = backend.EntryRowBytes(shape);
   const auto eps = static_cast<float>(config.rms_norm_eps);
   BlockWorkspace& w = workspace;
+  BlockTape* tape = saved ? saved->tape.get() : nullptr;
 
   // Everything that is projected from the layer input, in one pass.
   std::vector<Projection> projections = {{&weights.wq_a, &w.query_latent}, {&weights.wkv, &w.kv}};
@@ -63,6 +77,15 @@ void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBa
     projections.push_back({&weights.indexer.weights_proj, &w.index_weights});
   }
   backend.Linear(input, projections);
+  if (tape != nullptr) {
+    tape->latent_product.CopyFrom(w.query_latent);
+    tape->kv_product.CopyFrom(w.kv);
+    if (ratio != 0) tape->values.CopyFrom(w.values), tape->scores.CopyFrom(w.scores);
+    if (ratio == 4) {
+      tape->index_values.CopyFrom(w.index_values);
+      tape->index_gates.CopyFrom(w.index_scores);
+    }
+  }
 
   // Queries.
   backend.RmsNorm(w.query_latent, weights.q_norm, eps, w.query_latent);
@@ -70,6 +93,10 @@ void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBa
   if (ratio == 4) projections.push_back({&weights.indexer.wq_b, &w.index_queries});
   backend.Linear(w.query_latent, projections);
   w.queries.Reshape({rows, config.num_attention_heads, config.head_dim});
+  if (tape != nullptr) {
+    tape->latent.CopyFrom(w.query_latent);
+    tape->query_products.CopyFrom(w.queries);
+  }
   backend.PrepareQueries(w.queries, eps, batch.rotation);
 
   // Window entries of this chunk.
@@ -119,6 +146,17 @@ void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBa
   w.attended.Reshape({rows, config.num_attention_heads * config.head_dim});
   backend.GroupedLinear(w.attended, weights.wo_a, config.o_groups, w.grouped);
   backend.Linear(w.grouped, std::vector<Projection>{{&weights.wo_b, &output}});
+  if (tape != nullptr) {
+    tape->queries.CopyFrom(w.queries);
+    tape->entries.Resize(w.entries.size());
+    std::copy_n(w.entries.data(), w.entries.size(), tape->entries.data());
+    if (ratio == 4) {
+      tape->index_queries.CopyFrom(w.index_queries);
+      tape->index_weights.CopyFrom(w.index_weights);
+    }
+    tape->attended.CopyFrom(w.attended);
+    tape->grouped.CopyFrom(w.grouped);
+  }
   if (saved != nullptr) saved->selection = w.selection;
 }
 
@@ -136,10 +174,7 @@ void ForwardMoe(Backend& backend, const BlockContext& block, std::span<const int
       }
     }
   }
-  const RouteParameters parameters{weights.gate, hashed ? nullptr : &weights.bias, w.table_experts,
-                                   config.num_experts_per_tok,
-                                   static_cast<float>(config.routed_scaling_factor)};
-  backend.Route(input, parameters, w.routing);
+  backend.Route(input, RouteParametersFor(block, w.table_experts), w.routing);
   if (block.observer != nullptr) block.observer->BeforeExperts(block.index, w.routing);
   w.experts.clear();
   for (const ExpertWeights& expert : weights.experts) w.experts.push_back(MatricesOf(expert));
@@ -158,17 +193,30 @@ void ForwardBlock(Backend& backend, const BlockContext& block, const BlockBatch&
   const Config& config = block.config;
   const auto eps = static_cast<float>(config.rms_norm_eps);
   BlockWorkspace& w = workspace;
+  BlockTape* tape = saved ? saved->tape.get() : nullptr;
 
+  if (tape != nullptr) tape->streams.CopyFrom(streams);
   backend.HyperPre(streams, HyperParametersFor(config, block.weights.hc_attn), w.input, w.post,
                    w.comb);
+  if (tape != nullptr) {
+    tape->attn_read.CopyFrom(w.input);
+    tape->attn_post.CopyFrom(w.post);
+    tape->attn_comb.CopyFrom(w.comb);
+  }
   backend.RmsNorm(w.input, block.weights.attn_norm, eps, w.normed);
   if (saved != nullptr) saved->attn_in.CopyFrom(w.normed);
   ForwardAttention(backend, block, batch, w.normed, w, w.sub_output, saved);
   if (saved != nullptr) saved->attn_out.CopyFrom(w.sub_output);
   backend.HyperPost(w.sub_output, w.post, w.comb, streams);
 
+  if (tape != nullptr) tape->middle.CopyFrom(streams);
   backend.HyperPre(streams, HyperParametersFor(config, block.weights.hc_ffn), w.input, w.post,
                    w.comb);
+  if (tape != nullptr) {
+    tape->ffn_read.CopyFrom(w.input);
+    tape->ffn_post.CopyFrom(w.post);
+    tape->ffn_comb.CopyFrom(w.comb);
+  }
   backend.RmsNorm(w.input, block.weights.ffn_norm, eps, w.normed);
   if (saved != nullptr) saved->ffn_in.CopyFrom(w.normed);
   ForwardMoe(backend, block, batch.tokens, w.normed, w, w.sub_output, saved);

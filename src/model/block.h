@@ -3,6 +3,7 @@
 // One transformer block: hyper-connections around attention and mixture of experts (section
 // 4).
 
+#include <memory>
 #include <optional>
 #include <span>
 
@@ -38,6 +39,22 @@ struct BlockBatch {
   const Rotation& rotation;             ///< of this block's layer kind
 };
 
+/// What BackwardBlock() needs besides the results: every operation's input before it was changed.
+struct BlockTape {
+  Tensor streams;                          ///< before the block
+  Tensor middle;                           ///< streams between the sub-layers
+  Tensor attn_read, attn_post, attn_comb;  ///< of HyperPre; the sub-layer's input before the norm
+  Tensor ffn_read, ffn_post, ffn_comb;
+  Tensor latent_product, latent;        ///< before and after q_norm
+  Tensor query_products, queries;       ///< before and after PrepareQueries
+  Tensor kv_product;                    ///< before kv_norm
+  AlignedArray<uint8_t> entries;        ///< the batch's window entries
+  Tensor values, scores;                ///< of the compressor
+  Tensor index_values, index_gates;     ///< of the indexer's
+  Tensor index_queries, index_weights;  ///< as SelectEntries left them
+  Tensor attended, grouped;
+};
+
 /// The block's intermediate results, kept when the caller asks for them.
 struct BlockSaved {
   Tensor attn_in;   ///< [rows, d], after the norm
@@ -48,6 +65,7 @@ struct BlockSaved {
   Selection selection;  ///< `all` unless the layer's ratio is 4
   Tensor index_scores;  ///< [rows, keys], -infinity where a block is not complete; empty unless the
                         ///< ratio is 4
+  std::unique_ptr<BlockTape> tape;  ///< filled if it is there
 };
 
 /// Buffers that a block needs while it runs, kept between calls.
@@ -80,6 +98,14 @@ void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBa
 void ForwardMoe(Backend& backend, const BlockContext& block, std::span<const int32_t> tokens,
                 const Tensor& input, BlockWorkspace& workspace, Tensor& output, BlockSaved* saved);
 
+/// The operations' parameters, as the forward and the backward pass give them.
+EntryShape EntryShapeOf(const Config& config);
+ExpertMatrices MatricesOf(const ExpertWeights& expert);
+CompressParameters CompressParametersFor(const BlockContext& block,
+                                         const CompressorWeights& weights, bool indexer_key);
+/// `table_experts`: the choice of a hash-routed layer.
+RouteParameters RouteParametersFor(const BlockContext& block,
+                                   std::span<const int32_t> table_experts);
 /// The hyper-connection constants of a sub-layer or head.
 HyperParameters HyperParametersFor(const Config& config, const HyperWeights& weights);
 

@@ -88,6 +88,8 @@ void Model::Forward(std::span<const SequenceChunk> chunks, Tensor& streams, Forw
     const BlockBatch batch{tokens_, segments_, caches_,
                            config_.ratio(layer) == 0 ? window_rotation_ : compressed_rotation_};
     ForwardSaved::Block* keep = saved ? &saved->blocks[static_cast<size_t>(layer)] : nullptr;
+    if (keep != nullptr && saved->for_backward && keep->results.tape == nullptr)
+      keep->results.tape = std::make_unique<BlockTape>();
     ForwardBlock(backend_, Block(layer), batch, streams, workspace_,
                  keep ? &keep->results : nullptr);
     if (keep != nullptr) keep->hidden.CopyFrom(streams);
@@ -115,34 +117,56 @@ void Model::DraftLogits(int64_t draft, const Tensor& streams, Tensor& logits) {
 
 void Model::ForwardDraft(int64_t draft, std::span<const int32_t> tokens, const Tensor& streams,
                          SequenceCache& cache, Tensor& output, ForwardSaved* saved) {
+  const SequenceChunk chunk{tokens, &cache};
+  ForwardDraft(draft, {&chunk, 1}, streams, output, saved);
+}
+
+void Model::ForwardDraft(int64_t draft, std::span<const SequenceChunk> chunks,
+                         const Tensor& streams, Tensor& output, ForwardSaved* saved) {
   const ScopedFlushDenormals flush;
-  CheckTokens(tokens);
+  const int64_t index = config_.num_hidden_layers + draft;
+  tokens_.clear();
+  segments_.clear();
+  caches_.clear();
+  for (const SequenceChunk& chunk : chunks) {
+    CheckTokens(chunk.tokens);
+    segments_.push_back({static_cast<int64_t>(tokens_.size()),
+                         static_cast<int64_t>(chunk.tokens.size()),
+                         chunk.cache->draft_length(draft)});
+    tokens_.insert(tokens_.end(), chunk.tokens.begin(), chunk.tokens.end());
+    caches_.push_back(&chunk.cache->block(index));
+  }
   const DraftWeights& weights = weights_.drafts[static_cast<size_t>(draft)];
   const auto eps = static_cast<float>(config_.rms_norm_eps);
-  const auto rows = static_cast<int64_t>(tokens.size());
+  const auto rows = static_cast<int64_t>(tokens_.size());
   const int64_t d = config_.hidden_size;
-  backend_.Embed(tokens, weights_.embed, 1, draft_embed_);
+  const bool keep = saved != nullptr && saved->for_backward;
+  backend_.Embed(tokens_, weights_.embed, 1, draft_embed_);
   draft_embed_.Reshape({rows, d});
+  if (keep) saved->draft_embed.CopyFrom(draft_embed_), saved->draft_streams.CopyFrom(streams);
   backend_.RmsNorm(draft_embed_, weights.enorm, eps, draft_embed_);
   backend_.Linear(draft_embed_, std::vector<Projection>{{&weights.e_proj, &draft_e_}});
   backend_.RmsNorm(streams, weights.hnorm, eps, draft_h_);
   draft_h_.Reshape({rows * config_.hc_mult, d});
+  if (keep) saved->draft_e.CopyFrom(draft_embed_), saved->draft_h.CopyFrom(draft_h_);
   Tensor projected;
   backend_.Linear(draft_h_, std::vector<Projection>{{&weights.h_proj, &projected}});
   projected.Reshape({rows, config_.hc_mult, d});
   backend_.AddToStreams(draft_e_, projected, output);
 
-  const int64_t index = config_.num_hidden_layers + draft;
-  const Segment segment{0, rows, cache.draft_length(draft)};
   Rotation rotation;
-  MakeRotation({&segment, 1}, config_.ratio(index), rotation);
-  BlockCache* block_cache = &cache.block(index);
-  const BlockBatch batch{tokens, {&segment, 1}, {&block_cache, 1}, rotation};
-  if (saved != nullptr) saved->blocks.resize(1);
-  ForwardBlock(backend_, Block(index), batch, output, workspace_,
-               saved ? &saved->blocks[0].results : nullptr);
+  MakeRotation(segments_, config_.ratio(index), rotation);
+  const BlockBatch batch{tokens_, segments_, caches_, rotation};
+  BlockSaved* results = nullptr;
+  if (saved != nullptr) {
+    saved->blocks.resize(1);
+    results = &saved->blocks[0].results;
+    if (keep && results->tape == nullptr) results->tape = std::make_unique<BlockTape>();
+  }
+  ForwardBlock(backend_, Block(index), batch, output, workspace_, results);
   if (saved != nullptr) saved->blocks[0].hidden.CopyFrom(output);
-  cache.AdvanceDraft(draft, rows);
+  for (const SequenceChunk& chunk : chunks)
+    chunk.cache->AdvanceDraft(draft, static_cast<int64_t>(chunk.tokens.size()));
 }
 
 }  // namespace toaster

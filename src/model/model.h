@@ -28,6 +28,11 @@ struct ForwardSaved {
     Tensor hidden;  ///< [rows, hc_mult, d]
   };
   std::vector<Block> blocks;
+  /// Whether the blocks keep what BackwardBlock() needs; set by the caller.
+  bool for_backward = false;
+  /// Draft blocks, for the backward pass: inputs of the two norms, and of the two projections
+  /// [rows, d] and [rows * hc_mult, d].
+  Tensor draft_embed, draft_streams, draft_e, draft_h;
 };
 
 /// One model on one backend: the forward pass from tokens to logits. Holds buffers, so one thread
@@ -58,6 +63,9 @@ class Model {
   /// cache->draft_length(draft)... and leaves its own streams in `output`.
   void ForwardDraft(int64_t draft, std::span<const int32_t> tokens, const Tensor& streams,
                     SequenceCache& cache, Tensor& output, ForwardSaved* saved = nullptr);
+  /// The same for several sequences; the rows of `streams` follow their order.
+  void ForwardDraft(int64_t draft, std::span<const SequenceChunk> chunks, const Tensor& streams,
+                    Tensor& output, ForwardSaved* saved = nullptr);
   void DraftLogits(int64_t draft, const Tensor& streams, Tensor& logits);
 
   /// The parts of a block, for checks of single steps: see block.h.
