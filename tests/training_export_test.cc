@@ -55,7 +55,7 @@ void TrainExportServe(const fs::path& checkpoint, bool quantised) {
   weights.CopyFrom(loaded.weights);
   weights.Store();
   const auto backend = CreateBackend({"cpu", "", 2, Numerics::kOfficial});
-  const auto backward = CreateBackward({"reference", "", 0, Numerics::kOfficial});
+  const auto backward = CreateBackward({"cpu", "", 2, Numerics::kOfficial});
   Model model(weights.config(), weights.weights(), *backend);
   TrainingPass pass(model, weights.weights(), *backward);
   ParameterArrays gradients(weights.config(), weights.weights());

@@ -26,20 +26,25 @@ void Shake(std::span<float> values) {
   }
 }
 
+BackendOptions With(BackendOptions options, bool qat) {
+  options.numerics = qat ? Numerics::kQuantisedFloat32 : Numerics::kFloat32;
+  return options;
+}
+
 }  // namespace
 
-TrainingModel::TrainingModel(const TrainingRecording& recording, bool qat, bool dense, bool shaken)
+TrainingModel::TrainingModel(const TrainingRecording& recording, bool qat, bool dense,
+                             BackendOptions options)
     : weights(ConfigOf(recording, dense),
               qat ? WeightStorage::kQuantisedFloats : WeightStorage::kFloats),
-      backend(CreateBackend(
-          {"reference", "", 0, qat ? Numerics::kQuantisedFloat32 : Numerics::kFloat32})),
-      backward(CreateBackward({"reference", "", 0, backend->numerics()})),
+      backend(CreateBackend(With(options, qat))),
+      backward(CreateBackward(With(options, qat))),
       model(weights.config(), weights.weights(), *backend) {
   const LoadedModel loaded = Load(recording);
   weights.CopyFrom(loaded.weights);
   VisitTensors(loaded.config, loaded.weights, [&](const TensorSpec& spec, const auto& field) {
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, Matrix>) {
-      if (shaken && field.quantised()) {
+      if (field.quantised()) {
         ParameterArrays& masters = weights.masters();
         Shake(masters.Values(*masters.Find(spec.name)));
       }

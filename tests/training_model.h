@@ -15,9 +15,11 @@ namespace toaster {
 
 struct TrainingModel {
   /// From the checkpoint that the recording names. Quantised weights are moved off their grid, as
-  /// they were for the recording, unless `shaken` is false. `qat`: roundings to E4M3 and E2M1, else
+  /// they were for the recording. `qat`: roundings to E4M3 and E2M1, else
   /// none; `dense`: indexers choose every visible entry.
-  TrainingModel(const TrainingRecording& recording, bool qat, bool dense, bool shaken = true);
+  /// `options` choose the backend; their numerics are ignored.
+  TrainingModel(const TrainingRecording& recording, bool qat, bool dense,
+                BackendOptions options = {"reference", "", 0, Numerics::kFloat32});
 
   TrainedWeights weights;
   std::unique_ptr<Backend> backend;

@@ -26,10 +26,11 @@ namespace {
 struct Case {
   std::string set;
   std::string run;  // "fp32.sparse", ...
+  BackendOptions options = {"reference", "", 0, Numerics::kFloat32};
 };
 
 std::string CaseName(const Case& test) {
-  std::string name = test.set + "_" + test.run;
+  std::string name = test.set + "_" + test.run + "_" + test.options.backend + test.options.kernels;
   std::replace(name.begin(), name.end(), '.', '_');
   return name;
 }
@@ -107,11 +108,11 @@ class Judge {
 };
 
 TEST_P(TrainingModelTest, GradientsMatchTheRecording) {
-  const auto& [set, run] = GetParam();
+  const auto& [set, run, options] = GetParam();
   const ScopedFlushDenormals flush;
   const TrainingRecording recording(set);
   const bool qat = run.rfind("qat", 0) == 0;
-  TrainingModel trained(recording, qat, run == "fp32.dense");
+  TrainingModel trained(recording, qat, run == "fp32.dense", options);
   TrainingPass pass(trained.model, trained.weights.weights(), *trained.backward);
   ParameterArrays gradients(trained.weights.config(), trained.weights.weights());
   std::vector<Tensor> grad_hidden;
@@ -138,11 +139,11 @@ TEST_P(TrainingModelTest, GradientsMatchTheRecording) {
 }
 
 TEST_P(TrainingBlockTest, MatchesTheRecording) {
-  const auto& [set, run] = GetParam();
+  const auto& [set, run, options] = GetParam();
   const ScopedFlushDenormals flush;
   const TrainingRecording recording(set);
   const bool qat = run.rfind("qat", 0) == 0;
-  TrainingModel trained(recording, qat, false);
+  TrainingModel trained(recording, qat, false, options);
   const Config& config = trained.weights.config();
   Judge judge(recording, run, qat);
   int blocks = 0;
@@ -204,6 +205,19 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"t2_packed", "qat.sparse"}, Case{"t3_short", "fp32.sparse"},
                       Case{"t3_short", "qat.sparse"}),
     [](const auto& test) { return CaseName(test.param); });
+// The roundings of quantisation-aware training without BF16 are the reference backend's alone.
+std::vector<Case> CpuCases() {
+  std::vector<Case> cases;
+  for (const std::string& table : RunnableKernels()) {
+    const BackendOptions options{"cpu", table, 2, Numerics::kFloat32};
+    cases.push_back({"t1_all_kinds", "fp32.sparse", options});
+    cases.push_back({"t2_packed", "fp32.dense", options});
+    cases.push_back({"t3_short", "fp32.sparse", options});
+  }
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(Cpu, TrainingModelTest, ::testing::ValuesIn(CpuCases()),
+                         [](const auto& test) { return CaseName(test.param); });
 INSTANTIATE_TEST_SUITE_P(Sets, TrainingBlockTest,
                          ::testing::Values(Case{"t1_all_kinds", "qat.sparse"},
                                            Case{"t3_short", "qat.sparse"}),

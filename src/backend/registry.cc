@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/cpu_backward.h"
 #include "backend/profiling_backend.h"
 #include "backend/reference/reference_backend.h"
 #include "backend/reference/reference_backward.h"
@@ -23,25 +26,36 @@ std::vector<std::string> RunnableKernels() {
 
 namespace {
 
+struct CpuChoice {
+  const kernels::KernelTable& kernels;
+  int threads;
+};
+
+CpuChoice ChooseCpu(const BackendOptions& options) {
+  CHECK(options.numerics != Numerics::kQuantisedFloat32, "only the reference backend has these");
+  const kernels::KernelTable* table = kernels::Choose(options.kernels.c_str());
+  if (table == nullptr) {
+    throw Error(
+        ErrorCode::kUnsupported,
+        fmt::format(
+            "kernels \"{}\" are unknown or need instructions that this processor lacks; choose "
+            "portable, avx2, avx512 (the faster of avx512_bf16 and avx512_fma), or leave the "
+            "choice to the program",
+            options.kernels));
+  }
+  return {*table, options.threads > 0 ? options.threads : UsableProcessors()};
+}
+
+Error UnknownBackend(const BackendOptions& options) {
+  return {ErrorCode::kInvalidArgument,
+          fmt::format("backend \"{}\" is unknown; choose reference or cpu", options.backend)};
+}
+
 std::unique_ptr<Backend> CreatePlain(const BackendOptions& options) {
   if (options.backend == "reference") return std::make_unique<ReferenceBackend>(options.numerics);
-  if (options.backend == "cpu") {
-    CHECK(options.numerics != Numerics::kQuantisedFloat32, "only the reference backend has these");
-    const kernels::KernelTable* table = kernels::Choose(options.kernels.c_str());
-    if (table == nullptr) {
-      throw Error(
-          ErrorCode::kUnsupported,
-          fmt::format(
-              "kernels \"{}\" are unknown or need instructions that this processor lacks; choose "
-              "portable, avx2, avx512 (the faster of avx512_bf16 and avx512_fma), or leave the "
-              "choice to the program",
-              options.kernels));
-    }
-    const int threads = options.threads > 0 ? options.threads : UsableProcessors();
-    return std::make_unique<CpuBackend>(options.numerics, threads, *table);
-  }
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("backend \"{}\" is unknown; choose reference or cpu", options.backend));
+  if (options.backend != "cpu") throw UnknownBackend(options);
+  const CpuChoice cpu = ChooseCpu(options);
+  return std::make_unique<CpuBackend>(options.numerics, cpu.threads, cpu.kernels);
 }
 
 }  // namespace
@@ -54,8 +68,9 @@ std::unique_ptr<Backend> CreateBackend(const BackendOptions& options) {
 
 std::unique_ptr<BackwardBackend> CreateBackward(const BackendOptions& options) {
   if (options.backend == "reference") return std::make_unique<ReferenceBackward>(options.numerics);
-  throw Error(ErrorCode::kUnsupported,
-              fmt::format("backend \"{}\" cannot train; choose reference", options.backend));
+  if (options.backend != "cpu") throw UnknownBackend(options);
+  const CpuChoice cpu = ChooseCpu(options);
+  return std::make_unique<CpuBackward>(options.numerics, cpu.threads, cpu.kernels);
 }
 
 }  // namespace toaster

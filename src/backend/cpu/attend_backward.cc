@@ -1,0 +1,247 @@
+// Backward of core attention and the inverse rotation, sections 7.3 to 7.5.
+//
+// A block of queries with all their heads meets the entries that any of them sees in five matrix
+// products: scores, gradients of the weights, of the queries, and of keys and values together. The
+// last go to a buffer of the block; buffers are added in the order of blocks, a fixed number of
+// blocks at a time.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "backend/cpu/cpu_backward.h"
+#include "backend/row_operations.h"
+#include "tensor/elementary.h"
+#include "tensor/rotate.h"
+
+namespace toaster {
+
+namespace {
+
+constexpr int64_t kQueries = 32;  // rows of a block
+constexpr int64_t kWave = 16;     // blocks whose buffers live at a time
+
+int64_t Padded(int64_t n) { return (n + 31) / 32 * 32; }
+
+}  // namespace
+
+// One block of queries: what it reads and where its results go.
+struct CpuBackward::AttendBlock {
+  const Tensor& q;
+  const Tensor& grad_output;
+  const AttendParameters& parameters;
+  const Rotation& rotation;
+  const Segment& segment;
+  const Tensor& window;        ///< [segment rows, c]
+  const Tensor& entries;       ///< [complete blocks, c]
+  int64_t begin = 0, end = 0;  ///< rows of the segment
+  Tensor& grad_q;
+  EntryProbabilities* probabilities = nullptr;
+  Tensor* grad_keys = nullptr;  ///< becomes [window rows seen, then entries seen, c]
+  float* grad_sink = nullptr;   ///< [heads], set
+
+  int64_t first_window() const { return std::max<int64_t>(0, begin - parameters.window + 1); }
+  int64_t window_rows() const { return end - first_window(); }
+  int64_t entry_rows() const { return parameters.ratio > 0 ? end / parameters.ratio : 0; }
+};
+
+namespace {
+
+// A matrix in one thread's hands: BF16 words or floats, rows padded with zeros to 32 elements.
+class Panel {
+ public:
+  Panel(int64_t row_count, int64_t width, bool bf16)
+      : rows(row_count), inner(width), stride(Padded(width)), bf16_(bf16) {
+    if (bf16) {
+      words_.Resize(rows * stride);
+      std::fill_n(words_.data(), rows * stride, uint16_t{0});
+    } else {
+      floats_.Resize(rows * stride);
+      std::fill_n(floats_.data(), rows * stride, 0.0f);
+    }
+  }
+  void Set(int64_t row, int64_t column, float x) {
+    if (bf16_) {
+      words_[row * stride + column] = FloatToBf16(x);
+    } else {
+      floats_[row * stride + column] = x;
+    }
+  }
+  void SetRow(int64_t row, const float* x, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) Set(row, i, x[i]);
+  }
+  void SetColumn(int64_t column, const float* x, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) Set(i, column, x[i]);
+  }
+  // c[i * c_stride + j] = row i of this times row j of `other`.
+  void Multiply(const Panel& other, const kernels::KernelTable& table,
+                AlignedArray<std::byte>& scratch, float* c, int64_t c_stride) const {
+    scratch.Resize(kernels::MatmulScratchBytes(inner));
+    kernels::WeightRows w;
+    w.rows = other.rows;
+    w.inner = inner;
+    w.row_bytes = stride * (bf16_ ? 2 : 4);
+    if (bf16_) {
+      w.data = reinterpret_cast<const uint8_t*>(other.words_.data());
+      table.matmul_bf16(w, words_.data(), stride, rows, c, c_stride, scratch.data());
+    } else {
+      w.data = reinterpret_cast<const uint8_t*>(other.floats_.data());
+      table.matmul_f32(w, floats_.data(), stride, rows, c, c_stride, scratch.data());
+    }
+  }
+  const int64_t rows, inner, stride;
+
+ private:
+  const bool bf16_;
+  AlignedArray<uint16_t> words_;
+  AlignedArray<float> floats_;
+};
+
+}  // namespace
+
+void CpuBackward::AttendBlockBackward(const AttendBlock& block, Scratch& scratch) const {
+  const AttendParameters& parameters = block.parameters;
+  const int64_t heads = block.q.extent(1), width = block.q.extent(2);
+  const int64_t pairs = block.rotation.cosine.width();
+  const int64_t queries = block.end - block.begin, n = queries * heads;
+  const int64_t first = block.first_window(), seen = block.window_rows(),
+                entries = block.entry_rows(), m = seen + entries;
+  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
+  const bool bf16 = official();
+
+  // Operands: rows of queries, of output gradients (rotated back) and of keys, and their columns.
+  Panel query_rows(n, width, bf16), grad_rows(n, width, bf16), key_rows(m, width, bf16),
+      key_columns(width, m, bf16), both_columns(width, 2 * n, bf16);
+  std::vector<float> grad(static_cast<size_t>(width));
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t row = block.segment.first_row + block.begin + i / heads;
+    const float* query = block.q.Row(row) + i % heads * width;
+    std::copy_n(block.grad_output.Row(row) + i % heads * width, width, grad.data());
+    RotatePairs(grad.data() + width - 2 * pairs, 2 * pairs, block.rotation.cosine.Row(row),
+                block.rotation.sine.Row(row), false);
+    query_rows.SetRow(i, query, width);
+    grad_rows.SetRow(i, grad.data(), width);
+    both_columns.SetColumn(i, query, width);
+    both_columns.SetColumn(n + i, grad.data(), width);
+  }
+  for (int64_t j = 0; j < m; ++j) {
+    const float* key = j < seen ? block.window.Row(first + j) : block.entries.Row(j - seen);
+    key_rows.SetRow(j, key, width);
+    key_columns.SetColumn(j, key, width);
+  }
+  Tensor scores({n, m}), grad_weights({n, m});
+  query_rows.Multiply(key_rows, kernels_, scratch.matmul, scores.data(), m);
+  grad_rows.Multiply(key_rows, kernels_, scratch.matmul, grad_weights.data(), m);
+
+  // Softmax and its backward; entries that a query does not see have weight 0.
+  Panel score_rows(n, m, bf16), both_rows(m, 2 * n, bf16);
+  std::vector<int32_t> visible;
+  std::fill_n(block.grad_sink, heads, 0.0f);
+  for (int64_t i = 0; i < queries; ++i) {
+    const int64_t at = block.begin + i, row = block.segment.first_row + at;
+    visible.clear();
+    for (int64_t p = std::max<int64_t>(0, at - parameters.window + 1); p <= at; ++p)
+      visible.push_back(static_cast<int32_t>(p - first));
+    const size_t first_entry = visible.size();
+    if (parameters.ratio > 0 && parameters.selection.all) {
+      for (int64_t j = 0; j < (at + 1) / parameters.ratio; ++j)
+        visible.push_back(static_cast<int32_t>(seen + j));
+    } else if (parameters.ratio > 0) {
+      for (const int32_t j : parameters.selection.entries[static_cast<size_t>(row)])
+        visible.push_back(static_cast<int32_t>(seen) + j);
+    }
+    std::vector<float>* kept = nullptr;
+    if (block.probabilities != nullptr) {
+      kept = &(*block.probabilities)[static_cast<size_t>(row)];
+      kept->assign(visible.size() - first_entry, 0.0f);
+    }
+    for (int64_t head = 0; head < heads; ++head) {
+      float* s = scores.Row(i * heads + head);
+      const float* g = grad_weights.Row(i * heads + head);
+      float maximum = -std::numeric_limits<float>::infinity();
+      for (const int32_t j : visible) maximum = std::max(maximum, s[j] *= scale);
+      const float sink = Exp(parameters.sink[head] - maximum);
+      float total = sink, dot = 0;
+      for (const int32_t j : visible) total += s[j] = Exp(s[j] - maximum);
+      for (const int32_t j : visible) dot = std::fma(s[j] /= total, g[j], dot);
+      block.grad_sink[head] -= sink / total * dot;
+      for (size_t e = 0; e < visible.size(); ++e) {
+        const int32_t j = visible[e];
+        const float p = s[j], grad_score = p * (g[j] - dot) * scale;
+        score_rows.Set(i * heads + head, j, grad_score);
+        both_rows.Set(j, i * heads + head, grad_score);
+        both_rows.Set(j, n + i * heads + head, p);
+        if (kept != nullptr && e >= first_entry) (*kept)[e - first_entry] += p;
+      }
+    }
+  }
+  score_rows.Multiply(key_columns, kernels_, scratch.matmul,
+                      block.grad_q.Row(block.segment.first_row + block.begin), width);
+  block.grad_keys->Reshape({m, width});
+  both_rows.Multiply(both_columns, kernels_, scratch.matmul, block.grad_keys->data(), width);
+}
+
+void CpuBackward::Attend(const Tensor& q, const AttendParameters& parameters,
+                         const Rotation& rotation, std::span<const Segment> segments,
+                         std::span<const AttendSource> sources, const Tensor& grad_output,
+                         Tensor& grad_q, Tensor& grad_kv, std::vector<Tensor>& grad_entries,
+                         float* grad_sink, EntryProbabilities* probabilities) {
+  const int64_t rows = q.extent(0), heads = q.extent(1), width = q.extent(2);
+  const int64_t row_bytes = official() ? EntryBytes(parameters.entry) : 4 * width;
+  grad_q.Reshape({rows, heads, width});
+  grad_kv.Reshape({rows, width});
+  grad_kv.Fill(0);
+  grad_entries.resize(segments.size());
+  if (probabilities != nullptr) probabilities->assign(static_cast<size_t>(rows), {});
+  std::vector<Tensor> window(segments.size()), entries(segments.size());
+  std::vector<AttendBlock> blocks;
+  std::vector<size_t> owners;  // the segment of each block
+  for (size_t s = 0; s < segments.size(); ++s) {
+    const int64_t count = segments[s].rows;
+    const int64_t complete = parameters.ratio > 0 ? count / parameters.ratio : 0;
+    window[s].Reshape({count, width});
+    entries[s].Reshape({complete, width});
+    grad_entries[s].Reshape({complete, width});
+    grad_entries[s].Fill(0);
+    ForRows(count, 16, [&](int64_t i) {
+      ReadEntry(sources[s].chunk + i * row_bytes, parameters.entry, official(), window[s].Row(i));
+    });
+    ForRows(complete, 16, [&](int64_t j) {
+      ReadEntry(sources[s].compressed->Row(j), parameters.entry, official(), entries[s].Row(j));
+    });
+    for (int64_t begin = 0; begin < count; begin += kQueries) {
+      blocks.push_back({q, grad_output, parameters, rotation, segments[s], window[s], entries[s],
+                        begin, std::min(begin + kQueries, count), grad_q, probabilities});
+      owners.push_back(s);
+    }
+  }
+  std::vector<Tensor> buffers(kWave);
+  Tensor sinks({kWave, heads});
+  for (size_t wave = 0; wave < blocks.size(); wave += kWave) {
+    const size_t count = std::min<size_t>(kWave, blocks.size() - wave);
+    pool_.ParallelFor(static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end, int thread) {
+      for (int64_t i = begin; i < end; ++i) {
+        AttendBlock& block = blocks[wave + static_cast<size_t>(i)];
+        block.grad_keys = &buffers[static_cast<size_t>(i)];
+        block.grad_sink = sinks.Row(i);
+        AttendBlockBackward(block, scratch_[static_cast<size_t>(thread)]);
+      }
+    });
+    for (size_t i = 0; i < count; ++i) {
+      const AttendBlock& block = blocks[wave + i];
+      const size_t s = owners[wave + i];
+      const int64_t seen = block.window_rows();
+      ForRows(seen + block.entry_rows(), 32, [&](int64_t j) {
+        const float* from = buffers[i].Row(j);
+        float* to = j < seen ? grad_kv.Row(segments[s].first_row + block.first_window() + j)
+                             : grad_entries[s].Row(j - seen);
+        for (int64_t c = 0; c < width; ++c) to[c] += from[c];
+      });
+      for (int64_t head = 0; head < heads; ++head)
+        grad_sink[head] += sinks.Row(static_cast<int64_t>(i))[head];
+    }
+  }
+}
+
+}  // namespace toaster

@@ -1,0 +1,134 @@
+// Backward of router and experts, section 10.
+
+#include <algorithm>
+#include <vector>
+
+#include "backend/cpu/cpu_backward.h"
+#include "backend/row_gradients.h"
+#include "tensor/summation.h"
+
+namespace toaster {
+
+void CpuBackward::Route(const Tensor& x, const RouteParameters& parameters, const Routing& routing,
+                        std::span<const Segment> segments, std::span<const float> grad_weights,
+                        BalanceLoss& balance, float* grad_gate, Tensor& grad_x) {
+  const int64_t rows = x.rows(), count = parameters.gate.rows, k = routing.experts_per_token;
+  Tensor grad({rows, count});
+  std::vector<float> means(static_cast<size_t>(rows));
+  for (const Segment& segment : segments) {
+    std::vector<float> load(static_cast<size_t>(count), 0.0f);
+    const float part = static_cast<float>(count) / static_cast<float>(k * segment.rows);
+    for (int64_t i = segment.first_row * k; i < (segment.first_row + segment.rows) * k; ++i)
+      load[static_cast<size_t>(routing.experts[static_cast<size_t>(i)])] += part;
+    ForRows(segment.rows, 16, [&](int64_t i) {
+      const int64_t row = segment.first_row + i;
+      const float* affinity = routing.scores.Row(row);
+      float* to = grad.Row(row);
+      std::fill_n(to, count, 0.0f);
+      RouteWeightsBackward(affinity, routing.experts.data() + row * k, k, parameters.scale,
+                           grad_weights.data() + row * k, to);
+      const float total = SumFloat(affinity, count);
+      const float mean = DotFloat(affinity, load.data(), count) / total;
+      means[static_cast<size_t>(row)] = mean;
+      const float factor = balance.weight / (static_cast<float>(rows) * total);
+      for (int64_t e = 0; e < count; ++e) {
+        if (parameters.bias != nullptr) to[e] += factor * (load[static_cast<size_t>(e)] - mean);
+        to[e] *= AffinitySlope(affinity[e]);
+      }
+    });
+  }
+  balance.value = 0;
+  if (parameters.bias != nullptr) {
+    for (const float mean : means) balance.value += mean;
+    balance.value /= static_cast<double>(rows);
+  }
+  Product(x.data(), x.width(), false, parameters.gate, 0, count, grad.data(), count, rows, false,
+          grad_gate, grad_x.data(), x.width());
+}
+
+void CpuBackward::Expert(const ExpertMatrices& expert, const std::vector<float>& weights,
+                         float limit, const ExpertGradients& gradients, ExpertRows& r,
+                         float* grad_weights) {
+  const int64_t rows = r.inputs.rows(), d = r.inputs.width(), f = expert.w1->rows;
+  for (Tensor* tensor :
+       {&r.gate, &r.up, &r.activation, &r.grad_activation, &r.grad_gate, &r.grad_up})
+    tensor->Reshape({rows, f});
+  r.grad_inputs.Reshape({rows, d});
+  r.grad_inputs.Fill(0);
+  r.grad_activation.Fill(0);
+  // Forward again, as far as the activation.
+  for (const auto& [matrix, output] :
+       {std::pair(expert.w1, &r.gate), std::pair(expert.w3, &r.up)}) {
+    PackRows(r.inputs.data(), rows, d, d, official(), official() && Quantises(*matrix), a_);
+    PackWeight(*matrix, 0, f, official(), false, b_);
+    Multiply(a_, b_, output->data(), f, false);
+  }
+  ForRows(rows, 8, [&](int64_t row) {
+    for (int64_t i = 0; i < f; ++i) {
+      r.gate.Row(row)[i] = Round(r.gate.Row(row)[i]);
+      r.up.Row(row)[i] = Round(r.up.Row(row)[i]);
+    }
+    float* out = r.activation.Row(row);
+    kernels_.swiglu(r.gate.Row(row), r.up.Row(row), f, limit, weights[static_cast<size_t>(row)],
+                    out);
+    for (int64_t i = 0; i < f; ++i) out[i] = Round(out[i]);
+  });
+  Product(r.activation.data(), f, Quantises(*expert.w2), *expert.w2, 0, d, r.grads.data(), d, rows,
+          official(), gradients.w2, r.grad_activation.data(), f);
+  ForRows(rows, 8, [&](int64_t row) {
+    grad_weights[row] =
+        SwigluBackward(r.gate.Row(row), r.up.Row(row), f, limit, weights[static_cast<size_t>(row)],
+                       r.grad_activation.Row(row), r.grad_gate.Row(row), r.grad_up.Row(row));
+  });
+  Product(r.inputs.data(), d, Quantises(*expert.w1), *expert.w1, 0, f, r.grad_gate.data(), f, rows,
+          official(), gradients.w1, r.grad_inputs.data(), d);
+  Product(r.inputs.data(), d, Quantises(*expert.w3), *expert.w3, 0, f, r.grad_up.data(), f, rows,
+          official(), gradients.w3, r.grad_inputs.data(), d);
+}
+
+void CpuBackward::Experts(const Tensor& x, const Routing& routing,
+                          std::span<const ExpertMatrices> experts, const ExpertMatrices& shared,
+                          float swiglu_limit, const Tensor& grad_output,
+                          std::span<const ExpertGradients> gradients,
+                          const ExpertGradients& shared_gradients, Tensor& grad_x,
+                          std::vector<float>& grad_weights) {
+  const int64_t k = routing.experts_per_token, d = x.width();
+  ExpertRows& r = expert_rows_;
+  grad_x.Reshape({x.rows(), d});
+  grad_weights.assign(routing.experts.size(), 0.0f);
+  std::vector<float> grad(static_cast<size_t>(x.rows()));
+  r.inputs.CopyFrom(x);
+  r.grads.CopyFrom(grad_output);
+  Expert(shared, std::vector<float>(static_cast<size_t>(x.rows()), 1.0f), swiglu_limit,
+         shared_gradients, r, grad.data());
+  grad_x.CopyFrom(r.grad_inputs);
+  std::vector<std::vector<int64_t>> places(experts.size());  // in routing.experts
+  for (size_t i = 0; i < routing.experts.size(); ++i)
+    places[static_cast<size_t>(routing.experts[i])].push_back(static_cast<int64_t>(i));
+  for (size_t e = 0; e < experts.size(); ++e) {
+    const auto rows = static_cast<int64_t>(places[e].size());
+    if (rows == 0) continue;
+    std::vector<float> weights;
+    for (const int64_t place : places[e])
+      weights.push_back(routing.weights[static_cast<size_t>(place)]);
+    r.inputs.Reshape({rows, d});
+    r.grads.Reshape({rows, d});
+    grad.resize(static_cast<size_t>(rows));
+    ForRows(rows, 16, [&](int64_t i) {
+      const int64_t row = places[e][static_cast<size_t>(i)] / k;
+      std::copy_n(x.Row(row), d, r.inputs.Row(i));
+      std::copy_n(grad_output.Row(row), d, r.grads.Row(i));
+    });
+    Expert(experts[e], weights, swiglu_limit, gradients[e], r, grad.data());
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t place = places[e][static_cast<size_t>(i)];
+      grad_weights[static_cast<size_t>(place)] = grad[static_cast<size_t>(i)];
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      float* to = grad_x.Row(places[e][static_cast<size_t>(i)] / k);
+      for (int64_t c = 0; c < d; ++c) to[c] += r.grad_inputs.Row(i)[c];
+    }
+  }
+}
+
+}  // namespace toaster
