@@ -19,5 +19,6 @@ void AddTokenizeCommand(CLI::App& app, int& exit_code);
 void AddDetokenizeCommand(CLI::App& app, int& exit_code);
 void AddRenderCommand(CLI::App& app, int& exit_code);
 void AddBenchCommand(CLI::App& app, int& exit_code);
+void AddPlotCommand(CLI::App& app, int& exit_code);
 
 }  // namespace toaster

@@ -1,0 +1,96 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "apps/commands.h"
+#include "apps/draw_chart.h"
+#include "apps/text_input.h"
+#include "base/error.h"
+#include "base/json.h"
+
+namespace toaster {
+namespace {
+
+struct Options {
+  std::string report;
+  std::string output;
+};
+
+double Number(const nlohmann::json& run, const char* key, const std::string& origin) {
+  const auto found = run.find(key);
+  if (found == run.end() || !found->is_number()) {
+    throw Error(ErrorCode::kCorruptFile,
+                fmt::format("{}: a run has no number \"{}\"; give the output of toaster bench "
+                            "--json",
+                            origin, key));
+  }
+  return found->get<double>();
+}
+
+// Speed and share of the limit: of prefill by length, of decode by depth with a line per batch.
+std::vector<Panel> PanelsOf(const nlohmann::json& report, const std::string& origin) {
+  if (!report.is_object() || !report.contains("runs") || !report["runs"].is_array() ||
+      report["runs"].empty()) {
+    throw Error(
+        ErrorCode::kCorruptFile,
+        fmt::format("{}: has no \"runs\"; give the output of toaster bench --json", origin));
+  }
+  std::map<double, Series> prefill_speed, prefill_share, decode_speed, decode_share;  // by batch
+  for (const nlohmann::json& run : report["runs"]) {
+    if (!run.is_object()) {
+      throw Error(ErrorCode::kCorruptFile, fmt::format("{}: a run is no object", origin));
+    }
+    const bool decode = run.value("kind", "") == "decode";
+    const double batch = Number(run, "batch", origin);
+    const double x = Number(run, decode ? "depth" : "tokens", origin);
+    const std::string name = decode ? fmt::format("batch {:.0f}", batch) : "prefill";
+    Series& speed = (decode ? decode_speed : prefill_speed)[batch];
+    speed.name = name;
+    speed.points.emplace_back(x, Number(run, "tokens_per_s", origin));
+    if (run.contains("share_of_limit") && run["share_of_limit"].is_number()) {
+      Series& share = (decode ? decode_share : prefill_share)[batch];
+      share.name = name;
+      share.points.emplace_back(x, 100 * Number(run, "share_of_limit", origin));
+    }
+  }
+  std::vector<Panel> panels;
+  const auto add = [&](const char* title, const char* x_label, const char* y_label,
+                       const std::map<double, Series>& series) {
+    if (series.empty()) return;
+    Panel panel{title, x_label, y_label, false, false, true, {}};
+    for (const auto& [batch, line] : series) panel.series.push_back(line);
+    panels.push_back(std::move(panel));
+  };
+  add("Prefill", "tokens in the prompt", "tokens/s", prefill_speed);
+  add("Prefill, share of what the machine allows", "tokens in the prompt", "%", prefill_share);
+  add("Decode, all sequences together", "tokens in the cache", "tokens/s", decode_speed);
+  add("Decode, share of what the machine allows", "tokens in the cache", "%", decode_share);
+  return panels;
+}
+
+}  // namespace
+
+void AddPlotCommand(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand(
+      "plot", "Draw what toaster bench --json measured (needs gnuplot, Debian's gnuplot-nox)");
+  auto options = std::make_shared<Options>();
+  command
+      ->add_option("report", options->report,
+                   "Output of toaster bench --json; - reads standard input")
+      ->envname("TOASTER_REPORT")
+      ->required();
+  command->add_option("-o,--output", options->output, "The chart, an .svg or .png file")
+      ->envname("TOASTER_OUTPUT")
+      ->required();
+  command->callback([options, &exit_code] {
+    const std::string origin = options->report == "-" ? "standard input" : options->report;
+    const nlohmann::json report = ParseJson(ReadInput(options->report), origin);
+    DrawChart(PanelsOf(report, origin), options->output);
+    exit_code = 0;
+  });
+}
+
+}  // namespace toaster
