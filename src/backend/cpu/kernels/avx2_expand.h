@@ -89,6 +89,7 @@ inline bool SeparateInput(const uint16_t* x, int64_t inner, const uint8_t* scale
 
 class Bf16Row {
  public:
+  static constexpr int kBits = 16;
   Bf16Row(const WeightRows& w, int64_t row) : data_(w.data + row * w.row_bytes), inner_(w.inner) {}
   Separated At(int64_t k) const {
     if (inner_ - k >= kStep) return FromBf16Pairs(data_ + 2 * k);
@@ -110,6 +111,7 @@ class Bf16Row {
 
 class E4m3Row {
  public:
+  static constexpr int kBits = 8;
   E4m3Row(const WeightRows& w, int64_t row)
       : data_(w.data + row * w.row_bytes), scales_(w.scales) {}
   Separated At(int64_t k) const {
@@ -143,6 +145,7 @@ class E4m3Row {
 
 class E2m1Row {
  public:
+  static constexpr int kBits = 4;
   E2m1Row(const WeightRows& w, int64_t row)
       : data_(w.data + row * w.row_bytes), scales_(w.scales + row * (w.inner / 32)) {}
   Separated At(int64_t k) const {

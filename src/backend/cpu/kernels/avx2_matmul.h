@@ -3,13 +3,12 @@
 // Matrix products of the AVX2 table. Included by avx2.cc only.
 //
 // Few tokens: the weights are read once, expanded to floats in registers and used at once; memory
-// or the expansion is the limit. Many tokens: a tile of weights is expanded to floats in `scratch`,
-// which stays in the second-level cache, and each load of it serves three tokens; the multiply-adds
-// are the limit. The lanes 0-7 and 8-15 are then summed one after the other, since the registers
-// hold no more. Each lane adds in the same order in both, so the bits are the same.
+// or the expansion is the limit. Many tokens: see blocked_float_product.h; the multiply-adds are
+// the limit. Each lane adds in the same order in both, so the bits are the same.
 
 #include "backend/cpu/kernels/avx2_expand.h"
 #include "backend/cpu/kernels/avx2_vector.h"
+#include "backend/cpu/kernels/blocked_float_product.h"
 #include "backend/cpu/kernels/kernels.h"
 
 namespace toaster::kernels::avx2 {
@@ -230,67 +229,11 @@ void E2m1Rows(const WeightRows& w, const float* x, float* y, int64_t y_stride) {
 
 // ---- many tokens
 
-constexpr int kGroupRows = 4;
-constexpr int kGroupTokens = 3;
-constexpr int64_t kTileTokens = 6;
-constexpr int64_t kBlock = 1024;  // inputs; sums wait in memory from one block to the next
-
-/// Sums of one group in memory: [half, token, row, 8 lanes].
-constexpr int64_t kGroupSums = 2 * kGroupTokens * kGroupRows * 8;
-
-/// Expands rows [first, first + rows) to floats for GroupProduct: groups of four rows
-/// [block, half of the lanes, step, odd or even, row, 8 lanes]. Rows that are missing in the last
-/// group stay as they are.
-template <typename Row>
-void ExpandTile(const WeightRows& w, int64_t first, int64_t rows, float* tile) {
-  const int64_t padded = RoundUp(w.inner, kStep);
-  for (int64_t r = 0; r < rows; ++r) {
-    const Row row(w, first + r);
-    float* group = tile + r / kGroupRows * kGroupRows * padded + r % kGroupRows * 8;
-    for (int64_t block = 0; block < padded; block += kBlock) {
-      const int64_t inputs = Least(padded - block, kBlock);
-      float* low = group + block * kGroupRows;
-      float* high = low + inputs / 2 * kGroupRows;
-      for (int64_t k = block; k < block + inputs; k += kStep) {
-        const Separated weights = row.At(k);
-        _mm256_store_ps(low, weights.part[0]);
-        _mm256_store_ps(low + 8 * kGroupRows, weights.part[1]);
-        _mm256_store_ps(high, weights.part[2]);
-        _mm256_store_ps(high + 8 * kGroupRows, weights.part[3]);
-        low += 16 * kGroupRows, high += 16 * kGroupRows;
-      }
-    }
-  }
-}
-
-// The innermost loop needs all 16 registers: twelve sums, three inputs, one weight. GCC 12 keeps
-// the mask of OddOf in one more and spills sums, so these three steps are written out.
-
-/// OddOf 16 BF16 numbers, the mask in memory.
-inline __m256 LoadOdd(const uint16_t* x) {
-  static constexpr struct {
-    alignas(32) uint32_t bits[8];
-  } kMask = {{0xFFFF0000u, 0xFFFF0000u, 0xFFFF0000u, 0xFFFF0000u, 0xFFFF0000u, 0xFFFF0000u,
-              0xFFFF0000u, 0xFFFF0000u}};
-  __m256 result;
-  asm volatile("vmovups %1, %0\n\tvandps %2, %0, %0"
-               : "=x"(result)
-               : "m"(*reinterpret_cast<const __m256*>(x)), "m"(kMask));
-  return result;
-}
-
-inline __m256 LoadEven(const uint16_t* x) {
-  __m256 result;
-  asm volatile("vmovups %1, %0\n\tvpslld $16, %0, %0"
-               : "=x"(result)
-               : "m"(*reinterpret_cast<const __m256*>(x)));
-  return result;
-}
-
-/// Adds one row's weights times each token's inputs.
-template <int kTokens>
+/// Adds one row's weights times each token's inputs. The innermost loop needs all 16 registers:
+/// twelve sums, three inputs, one weight. GCC 12 takes more and spills sums, so it is written out.
+template <int kTokens, int kRows>
 inline void AddRow(const float* weights, const __m256* inputs, int r,
-                   __m256 (&sums)[kTokens][kGroupRows]) {
+                   __m256 (&sums)[kTokens][kRows]) {
   if constexpr (kTokens == 3) {
     __m256 weight;
     asm volatile(
@@ -310,104 +253,118 @@ inline void AddRow(const float* weights, const __m256* inputs, int r,
   }
 }
 
-/// Half of the lanes of one group of rows and kTokens tokens: `steps` more steps for its sums, or
-/// the first ones.
-template <int kTokens>
-void GroupProduct(const float* weights, const uint16_t* x, int64_t x_stride, int64_t steps,
-                  bool first, float* group_sums) {
-  __m256 sums[kTokens][kGroupRows];
-#pragma GCC unroll 3
-  for (int t = 0; t < kTokens; ++t) {
-#pragma GCC unroll 4
-    for (int r = 0; r < kGroupRows; ++r) {
-      sums[t][r] =
-          first ? _mm256_setzero_ps() : _mm256_load_ps(group_sums + (t * kGroupRows + r) * 8);
-    }
-  }
-  for (int64_t step = 0; step < steps; ++step, x += kStep, weights += 16 * kGroupRows) {
-    __m256 inputs[kTokens];
-#pragma GCC unroll 3
-    for (int t = 0; t < kTokens; ++t) inputs[t] = LoadOdd(x + t * x_stride);
-#pragma GCC unroll 4
-    for (int r = 0; r < kGroupRows; ++r) AddRow<kTokens>(weights + 8 * r, inputs, r, sums);
-#pragma GCC unroll 3
-    for (int t = 0; t < kTokens; ++t) inputs[t] = LoadEven(x + t * x_stride);
-#pragma GCC unroll 4
-    for (int r = 0; r < kGroupRows; ++r) {
-      AddRow<kTokens>(weights + 8 * (kGroupRows + r), inputs, r, sums);
-    }
-  }
-#pragma GCC unroll 3
-  for (int t = 0; t < kTokens; ++t) {
-#pragma GCC unroll 4
-    for (int r = 0; r < kGroupRows; ++r) {
-      _mm256_store_ps(group_sums + (t * kGroupRows + r) * 8, sums[t][r]);
-    }
-  }
-}
+/// For BlockedFloatProduct. The lanes 0-7 and 8-15 are summed one after the other: tiles [half,
+/// step, odd or even, row, 8], inputs [half, step, odd or even, token, 8], sums [half, token, row,
+/// 8].
+struct FloatTiles {
+  static constexpr int kGroupRows = 4;
+  static constexpr int kGroupTokens = 3;
 
-/// Folds the sums of one group and stores those of the first `rows` rows and `tokens` tokens.
-inline void StoreGroup(const float* group_sums, int64_t rows, int64_t tokens, float* y,
-                       int64_t y_stride) {
-  for (int64_t t = 0; t < tokens; ++t) {
-    __m256 sums[kGroupRows];
-    for (int r = 0; r < kGroupRows; ++r) {
-      const float* low = group_sums + (t * kGroupRows + r) * 8;
-      sums[r] = _mm256_add_ps(_mm256_load_ps(low), _mm256_load_ps(low + kGroupSums / 2));
-    }
-    const __m128 results = FoldFour(sums[0], sums[1], sums[2], sums[3]);
-    if (rows == kGroupRows) {
-      _mm_storeu_ps(y + t * y_stride, results);
-    } else {
-      alignas(16) float all[kGroupRows];
-      _mm_store_ps(all, results);
-      for (int64_t r = 0; r < rows; ++r) y[t * y_stride + r] = all[r];
-    }
-  }
-}
-
-/// `rows` expanded rows with up to kTileTokens tokens.
-inline void TileProduct(const float* tile, int64_t rows, int64_t padded, const uint16_t* x,
-                        int64_t x_stride, int64_t tokens, float* y, int64_t y_stride, float* sums) {
-  for (int64_t block = 0; block < padded; block += kBlock) {
-    const int64_t inputs = Least(padded - block, kBlock);
+  static void SeparateInputs(const uint16_t* x, int64_t x_stride, int64_t tokens, int64_t steps,
+                             float* out) {
     for (int half = 0; half < 2; ++half) {
-      float* group_sums = sums + half * (kGroupSums / 2);
-      for (int64_t r = 0; r < rows; r += kGroupRows) {
-        const float* weights = tile + r * padded + (block + half * (inputs / 2)) * kGroupRows;
-        for (int64_t t = 0; t < tokens; t += kGroupTokens, group_sums += kGroupSums) {
-          const auto product = tokens - t >= 3   ? GroupProduct<3>
-                               : tokens - t == 2 ? GroupProduct<2>
-                                                 : GroupProduct<1>;
-          product(weights, x + t * x_stride + block + 16 * half, x_stride, inputs / kStep,
-                  block == 0, group_sums);
+      for (int64_t step = 0; step < steps; ++step, out += 16 * tokens) {
+        for (int64_t t = 0; t < tokens; ++t) {
+          const __m256i pairs = LoadBytes32(x + t * x_stride + step * kStep + 16 * half);
+          _mm256_store_ps(out + 8 * t, OddOf(pairs));
+          _mm256_store_ps(out + 8 * (tokens + t), EvenOf(pairs));
         }
       }
     }
   }
-  for (int64_t r = 0; r < rows; r += kGroupRows) {
-    for (int64_t t = 0; t < tokens; t += kGroupTokens, sums += kGroupSums) {
-      StoreGroup(sums, Least(rows - r, kGroupRows), Least(tokens - t, kGroupTokens),
-                 y + t * y_stride + r, y_stride);
+
+  static void Product(const float* weights, const float* inputs, int64_t tokens, int64_t steps,
+                      bool first, bool last, float* sums, int64_t rows, float* y, int64_t y_stride,
+                      RowFetcher& fetcher) {
+    const auto group = tokens == 3 ? Half<3> : tokens == 2 ? Half<2> : Half<1>;
+    const int64_t half_sums = tokens * kGroupRows * 8;
+    group(weights, inputs, steps, first, sums, fetcher);
+    group(weights + steps * 16 * kGroupRows, inputs + steps * 16 * tokens, steps, first,
+          sums + half_sums, fetcher);
+    if (!last) return;
+    for (int64_t t = 0; t < tokens; ++t) {
+      __m256 both[kGroupRows];
+      for (int r = 0; r < kGroupRows; ++r) {
+        const float* low = sums + (t * kGroupRows + r) * 8;
+        both[r] = _mm256_add_ps(_mm256_load_ps(low), _mm256_load_ps(low + half_sums));
+      }
+      const __m128 results = FoldFour(both[0], both[1], both[2], both[3]);
+      if (rows >= kGroupRows) {
+        _mm_storeu_ps(y + t * y_stride, results);
+      } else {
+        alignas(16) float all[kGroupRows];
+        _mm_store_ps(all, results);
+        for (int64_t r = 0; r < rows; ++r) y[t * y_stride + r] = all[r];
+      }
     }
   }
-}
+
+ private:
+  template <int kTokens>
+  static void Half(const float* weights, const float* inputs, int64_t steps, bool first,
+                   float* half_sums, RowFetcher& fetcher) {
+    __m256 sums[kTokens][kGroupRows];
+#pragma GCC unroll 3
+    for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 4
+      for (int r = 0; r < kGroupRows; ++r) {
+        sums[t][r] =
+            first ? _mm256_setzero_ps() : _mm256_load_ps(half_sums + (t * kGroupRows + r) * 8);
+      }
+    }
+    for (int64_t i = 0; i < 2 * steps; ++i) {  // odd, even, odd, ...
+      if (i % 4 == 0) fetcher.Step();          // half of the steps in each half
+      __m256 x[kTokens];
+#pragma GCC unroll 3
+      for (int t = 0; t < kTokens; ++t) x[t] = _mm256_load_ps(inputs + 8 * t);
+#pragma GCC unroll 4
+      for (int r = 0; r < kGroupRows; ++r) {
+        AddRow<kTokens, kGroupRows>(weights + 8 * r, x, r, sums);
+      }
+      inputs += 8 * kTokens, weights += 8 * kGroupRows;
+    }
+#pragma GCC unroll 3
+    for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 4
+      for (int r = 0; r < kGroupRows; ++r) {
+        _mm256_store_ps(half_sums + (t * kGroupRows + r) * 8, sums[t][r]);
+      }
+    }
+  }
+};
+
+/// The expander of weights that `Row` reads.
+template <typename Row>
+class RowTiles {
+ public:
+  static constexpr int kBits = Row::kBits;
+  RowTiles(const WeightRows& w, int64_t k, int64_t inputs) : w_(w), k_(k), inputs_(inputs) {}
+  void Expand(int64_t first, int64_t rows, float* tile) const {
+    constexpr int64_t kRows = FloatTiles::kGroupRows;
+    for (int64_t r = 0; r < rows; ++r) {
+      const Row row(w_, first + r);
+      float* low = tile + r / kRows * kRows * inputs_ + r % kRows * 8;
+      float* high = low + inputs_ / 2 * kRows;
+      for (int64_t k = k_; k < k_ + inputs_; k += kStep) {
+        const Separated weights = row.At(k);
+        _mm256_store_ps(low, weights.part[0]);
+        _mm256_store_ps(low + 8 * kRows, weights.part[1]);
+        _mm256_store_ps(high, weights.part[2]);
+        _mm256_store_ps(high + 8 * kRows, weights.part[3]);
+        low += 16 * kRows, high += 16 * kRows;
+      }
+    }
+  }
+
+ private:
+  const WeightRows& w_;
+  int64_t k_, inputs_;
+};
 
 template <typename Row>
 void BlockedProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
                     float* y, int64_t y_stride, std::byte* scratch) {
-  const int64_t padded = RoundUp(w.inner, kStep);
-  const int64_t tile_rows = MatmulTileRows(w.rows, padded * 4);
-  auto* tile = reinterpret_cast<float*>(scratch);
-  float* sums = tile + tile_rows * padded;
-  for (int64_t first = 0; first < w.rows; first += tile_rows) {
-    const int64_t rows = Least(w.rows - first, tile_rows);
-    ExpandTile<Row>(w, first, rows, tile);
-    for (int64_t t = 0; t < tokens; t += kTileTokens) {
-      TileProduct(tile, rows, padded, x + t * x_stride, x_stride, Least(tokens - t, kTileTokens),
-                  y + t * y_stride + first, y_stride, sums);
-    }
-  }
+  BlockedFloatProduct<FloatTiles, RowTiles<Row>>(w, x, x_stride, tokens, y, y_stride, scratch);
 }
 
 // ---- the table's entries

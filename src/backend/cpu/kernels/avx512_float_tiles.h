@@ -36,28 +36,29 @@ struct FusedTiles {
   }
 
   static void Product(const float* weights, const float* inputs, int64_t tokens, int64_t steps,
-                      bool first, bool last, float* sums, int64_t rows, float* y,
-                      int64_t y_stride) {
+                      bool first, bool last, float* sums, int64_t rows, float* y, int64_t y_stride,
+                      RowFetcher& fetcher) {
     switch (tokens) {
       case 1:
-        return Group<1>(weights, inputs, steps, first, last, sums, rows, y, y_stride);
+        return Group<1>(weights, inputs, steps, first, last, sums, rows, y, y_stride, fetcher);
       case 2:
-        return Group<2>(weights, inputs, steps, first, last, sums, rows, y, y_stride);
+        return Group<2>(weights, inputs, steps, first, last, sums, rows, y, y_stride, fetcher);
       case 3:
-        return Group<3>(weights, inputs, steps, first, last, sums, rows, y, y_stride);
+        return Group<3>(weights, inputs, steps, first, last, sums, rows, y, y_stride, fetcher);
       case 4:
-        return Group<4>(weights, inputs, steps, first, last, sums, rows, y, y_stride);
+        return Group<4>(weights, inputs, steps, first, last, sums, rows, y, y_stride, fetcher);
       case 5:
-        return Group<5>(weights, inputs, steps, first, last, sums, rows, y, y_stride);
+        return Group<5>(weights, inputs, steps, first, last, sums, rows, y, y_stride, fetcher);
       default:
-        return Group<6>(weights, inputs, steps, first, last, sums, rows, y, y_stride);
+        return Group<6>(weights, inputs, steps, first, last, sums, rows, y, y_stride, fetcher);
     }
   }
 
  private:
   template <int kTokens>
   static void Group(const float* weights, const float* inputs, int64_t steps, bool first, bool last,
-                    float* group_sums, int64_t rows, float* y, int64_t y_stride) {
+                    float* group_sums, int64_t rows, float* y, int64_t y_stride,
+                    RowFetcher& fetcher) {
     __m512 sums[kTokens][kGroupRows];
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
@@ -68,6 +69,7 @@ struct FusedTiles {
       }
     }
     for (int64_t half = 0; half < 2 * steps; ++half) {  // odd, even, odd, ...
+      if (half % 2 == 0) fetcher.Step();
       __m512 x[kTokens];
 #pragma GCC unroll 8
       for (int t = 0; t < kTokens; ++t) x[t] = _mm512_load_ps(inputs + 16 * t);
@@ -103,22 +105,12 @@ inline float* TileRow(float* tile, int64_t r, int64_t inputs) {
          r % FusedTiles::kGroupRows * 16;
 }
 
-inline void FetchAhead(const WeightRows& w, int64_t row, int64_t begin, int64_t end) {
-  const auto* data = reinterpret_cast<const char*>(w.data + row * w.row_bytes);
-  const int64_t bytes = end - begin;
-  const int64_t after = Least(w.row_bytes, end + bytes);
-  for (int64_t i = end; i < after; i += 64) _mm_prefetch(data + i, _MM_HINT_T1);
-  if (begin > 0 || row + kFloatTileRows >= w.rows) return;
-  data += kFloatTileRows * w.row_bytes;
-  for (int64_t i = 0; i < end; i += 64) _mm_prefetch(data + i, _MM_HINT_T0);
-}
-
 class Bf16Tiles {
  public:
+  static constexpr int kBits = 16;
   Bf16Tiles(const WeightRows& w, int64_t k, int64_t inputs) : w_(w), k_(k), inputs_(inputs) {}
   void Expand(int64_t first, int64_t rows, float* tile) const {
     for (int64_t r = 0; r < rows; ++r) {
-      FetchAhead(w_, first + r, 2 * k_, 2 * (k_ + inputs_));
       const uint8_t* row = w_.data + (first + r) * w_.row_bytes;
       float* out = TileRow(tile, r, inputs_);
       for (int64_t k = k_; k < k_ + inputs_; k += kStep, out += kTileStep) {
@@ -135,6 +127,7 @@ class Bf16Tiles {
 
 class E4m3Tiles {
  public:
+  static constexpr int kBits = 8;
   E4m3Tiles(const WeightRows& w, int64_t k, int64_t inputs) : w_(w), k_(k), inputs_(inputs) {
     for (int64_t i = 0; i < inputs; i += 128) {
       tables_[i / 128] = E4m3Table(E8m0ToFloat(w.scales[(k + i) / 128]));
@@ -144,7 +137,6 @@ class E4m3Tiles {
     for (int64_t i = 0; i < inputs_; i += 128) {
       const E4m3Table table = tables_[i / 128];
       for (int64_t r = 0; r < rows; ++r) {
-        if (i == 0) FetchAhead(w_, first + r, k_, k_ + inputs_);
         const uint8_t* codes = w_.data + (first + r) * w_.row_bytes + k_ + i;
         float* out = TileRow(tile, r, inputs_) + i / kStep * kTileStep;
         for (int64_t k = 0; k < 128; k += 2 * kStep, out += 2 * kTileStep) {
@@ -182,10 +174,10 @@ constexpr ScaledE2m1Floats kScaledE2m1Floats = MakeScaledE2m1Floats();
 
 class E2m1Tiles {
  public:
+  static constexpr int kBits = 4;
   E2m1Tiles(const WeightRows& w, int64_t k, int64_t inputs) : w_(w), k_(k), inputs_(inputs) {}
   void Expand(int64_t first, int64_t rows, float* tile) const {
     for (int64_t r = 0; r < rows; ++r) {
-      FetchAhead(w_, first + r, k_ / 2, (k_ + inputs_) / 2);
       const uint8_t* codes = w_.data + (first + r) * w_.row_bytes + k_ / 2;
       const uint8_t* scales = w_.scales + (first + r) * (w_.inner / 32) + k_ / 32;
       float* out = TileRow(tile, r, inputs_);

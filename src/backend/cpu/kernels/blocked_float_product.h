@@ -19,14 +19,41 @@ namespace toaster::kernels {
 
 namespace {
 
+/// Brings rows of a matrix nearer, a few cache lines at every step of the work on others: all at
+/// once they would wait for each other, and the work for them.
+class RowFetcher {
+ public:
+  /// `bytes` of `rows` rows from `first` on, to be there after `steps` steps.
+  RowFetcher(const uint8_t* first, int64_t row_bytes, int64_t rows, int64_t bytes, int64_t steps)
+      : row_(first),
+        row_bytes_(row_bytes),
+        rows_(rows),
+        bytes_(bytes),
+        lines_per_step_((rows * ((bytes + 63) / 64) + steps - 1) / steps) {}
+  void Step() {
+    for (int64_t i = 0; i < lines_per_step_ && rows_ > 0; ++i) {
+      __builtin_prefetch(row_ + offset_);
+      offset_ += 64;
+      if (offset_ >= bytes_) offset_ = 0, row_ += row_bytes_, --rows_;
+    }
+  }
+
+ private:
+  const uint8_t* row_;
+  int64_t row_bytes_, rows_, bytes_, lines_per_step_;
+  int64_t offset_ = 0;
+};
+
 /// `Tiles` has
 ///   kGroupRows, kGroupTokens: the largest group of sums;
 ///   SeparateInputs(x, x_stride, tokens, steps, out): inputs of one group of tokens, 32 a step, to
 ///     32 * steps * tokens floats;
-///   Product(weights, inputs, tokens, steps, first, last, sums, rows, y, y_stride): so many steps
-///     more (`first`: the first ones) of the sums of one group, which stand in `sums` [tokens,
-///     kGroupRows, 16] in an order of its own; the last steps give y of the first `rows` rows.
+///   Product(weights, inputs, tokens, steps, first, last, sums, rows, y, y_stride, fetcher): so
+///     many steps more (`first`: the first ones) of the sums of one group, which stand in `sums`
+///     [tokens, kGroupRows, 16] in an order of its own; the last steps give y of the first `rows`
+///     rows. Calls fetcher.Step() `steps` times.
 /// `Weights` is constructed of (w, first input, inputs) and has
+///   kBits: of a stored weight;
 ///   Expand(first row, rows, tile): rows as groups of kGroupRows, each of kGroupRows * inputs
 ///     floats in the order of Tiles::Product; what is missing in the last group may be anything.
 template <typename Tiles, typename Weights>
@@ -57,6 +84,19 @@ void BlockedFloatProduct(const WeightRows& w, const uint16_t* x, int64_t x_strid
         for (int64_t row = top; row < bottom; row += kFloatTileRows) {
           const int64_t rows = bottom - row < kFloatTileRows ? bottom - row : kFloatTileRows;
           weights.Expand(row, rows, tile);
+          // The next tile: the next rows, or the first ones of the next block, or none.
+          const bool more_rows = row + rows < bottom, more = more_rows || k + block < padded;
+          const int64_t next_row = more_rows ? row + rows : top;
+          const int64_t next_k = more_rows ? k : k + block;
+          const int64_t next_inputs =
+              padded - next_k < kFloatBlock ? w.inner - next_k : kFloatBlock;
+          RowFetcher fetcher(
+              w.data + next_row * w.row_bytes + next_k * Weights::kBits / 8, w.row_bytes,
+              !more                                ? 0
+              : bottom - next_row < kFloatTileRows ? bottom - next_row
+                                                   : kFloatTileRows,
+              next_inputs * Weights::kBits / 8,
+              groups.groups * ((rows + Tiles::kGroupRows - 1) / Tiles::kGroupRows) * (block / 32));
           token = 0;
           for (int64_t g = 0; g < groups.groups; token += groups.Size(g++)) {
             const int64_t size = groups.Size(g);
@@ -67,7 +107,7 @@ void BlockedFloatProduct(const WeightRows& w, const uint16_t* x, int64_t x_strid
                   k + block == padded,
                   sums +
                       ((group_row - top) / Tiles::kGroupRows * panels.Size(0) + token) * kGroupSums,
-                  rows - r, panel_y + token * y_stride + group_row, y_stride);
+                  rows - r, panel_y + token * y_stride + group_row, y_stride, fetcher);
             }
           }
         }
