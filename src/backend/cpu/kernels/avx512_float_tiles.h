@@ -172,6 +172,16 @@ constexpr ScaledE2m1Floats MakeScaledE2m1Floats() {
 
 constexpr ScaledE2m1Floats kScaledE2m1Floats = MakeScaledE2m1Floats();
 
+/// Odd and even weights of 32 E2M1 codes.
+inline void LoadE2m1(const uint8_t* codes, uint8_t scale, __m512& odd, __m512& even) {
+  // vpermps looks at the lowest four bits of each lane.
+  const __m512 table = _mm512_load_ps(kScaledE2m1Floats.bits[scale]);
+  const __m512i pairs =
+      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+  odd = _mm512_permutexvar_ps(_mm512_srli_epi32(pairs, 4), table);
+  even = _mm512_permutexvar_ps(pairs, table);
+}
+
 class E2m1Tiles {
  public:
   static constexpr int kBits = 4;
@@ -182,12 +192,10 @@ class E2m1Tiles {
       const uint8_t* scales = w_.scales + (first + r) * (w_.inner / 32) + k_ / 32;
       float* out = TileRow(tile, r, inputs_);
       for (int64_t step = 0; step < inputs_ / kStep; ++step, out += kTileStep) {
-        // vpermps looks at the lowest four bits of each lane.
-        const __m512 table = _mm512_load_ps(kScaledE2m1Floats.bits[scales[step]]);
-        const __m512i pairs = _mm512_cvtepu8_epi32(
-            _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * step)));
-        _mm512_store_ps(out, _mm512_permutexvar_ps(_mm512_srli_epi32(pairs, 4), table));
-        _mm512_store_ps(out + kTileStep / 2, _mm512_permutexvar_ps(pairs, table));
+        __m512 odd, even;
+        LoadE2m1(codes + 16 * step, scales[step], odd, even);
+        _mm512_store_ps(out, odd);
+        _mm512_store_ps(out + kTileStep / 2, even);
       }
     }
   }
@@ -197,7 +205,56 @@ class E2m1Tiles {
   int64_t k_, inputs_;
 };
 
-// ---- the table's entries; few tokens take vdpbf16ps, whose operands need no separating
+// ---- few tokens, E2M1: the expansion is the limit, and that to floats is shorter
+
+/// kRows rows from `row` on with inputs as FusedTiles::SeparateInputs makes them.
+template <int kRows, int kTokens>
+void FusedStreamTile(const WeightRows& w, int64_t row, const float* inputs, float* y,
+                     int64_t y_stride) {
+  __m512 sums[kTokens][kRows];
+#pragma GCC unroll 4
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) sums[t][r] = _mm512_setzero_ps();
+  }
+  const int64_t row_scales = w.inner / kStep;
+  const uint8_t* codes = w.data + row * w.row_bytes;
+  const uint8_t* scales = w.scales + row * row_scales;
+  // As in StreamTile: what the next rows need is fetched in its own order.
+  const uint8_t* next = codes + kRows * w.row_bytes;
+  for (int64_t step = 0; step < row_scales; ++step) {
+    if constexpr (kRows == 4) {
+      __builtin_prefetch(next + 64 * step);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      __m512 odd, even;
+      LoadE2m1(codes + r * w.row_bytes, scales[r * row_scales], odd, even);
+#pragma GCC unroll 4
+      for (int t = 0; t < kTokens; ++t) {
+        sums[t][r] = _mm512_fmadd_ps(odd, _mm512_load_ps(inputs + 16 * t), sums[t][r]);
+        sums[t][r] = _mm512_fmadd_ps(even, _mm512_load_ps(inputs + 16 * (kTokens + t)), sums[t][r]);
+      }
+    }
+    codes += 16, scales += 1, inputs += 32 * kTokens;
+  }
+  StoreSums<kRows, kTokens>(sums, kRows, y, y_stride);
+}
+
+template <int kTokens>
+void FusedStream(const WeightRows& w, const uint16_t* x, int64_t x_stride, float* y,
+                 int64_t y_stride, std::byte* scratch) {
+  auto* inputs = reinterpret_cast<float*>(scratch);
+  FusedTiles::SeparateInputs(x, x_stride, kTokens, w.inner / kStep, inputs);
+  int64_t row = 0;
+  for (; row + 4 <= w.rows; row += 4) {
+    FusedStreamTile<4, kTokens>(w, row, inputs, y + row, y_stride);
+  }
+  for (; row < w.rows; ++row) FusedStreamTile<1, kTokens>(w, row, inputs, y + row, y_stride);
+}
+
+// ---- the table's entries; few tokens of the other formats take vdpbf16ps, whose operands need no
+// separating
 
 void FusedMatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
                      float* y, int64_t y_stride, std::byte* scratch) {
@@ -208,9 +265,11 @@ void FusedMatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, i
   }
 }
 
+constexpr int64_t kFewE4m3Tokens = 3;
+
 void FusedMatmulE4m3(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
                      float* y, int64_t y_stride, std::byte* scratch) {
-  if (tokens <= kFewTokens) {
+  if (tokens <= kFewE4m3Tokens) {
     MatmulE4m3(w, x, x_stride, tokens, y, y_stride, scratch);
   } else {
     BlockedFloatProduct<FusedTiles, E4m3Tiles>(w, x, x_stride, tokens, y, y_stride, scratch);
@@ -219,10 +278,17 @@ void FusedMatmulE4m3(const WeightRows& w, const uint16_t* x, int64_t x_stride, i
 
 void FusedMatmulE2m1(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
                      float* y, int64_t y_stride, std::byte* scratch) {
-  if (tokens <= kFewTokens) {
-    MatmulE2m1(w, x, x_stride, tokens, y, y_stride, scratch);
-  } else {
-    BlockedFloatProduct<FusedTiles, E2m1Tiles>(w, x, x_stride, tokens, y, y_stride, scratch);
+  switch (tokens) {
+    case 1:
+      return FusedStream<1>(w, x, x_stride, y, y_stride, scratch);
+    case 2:
+      return FusedStream<2>(w, x, x_stride, y, y_stride, scratch);
+    case 3:
+      return FusedStream<3>(w, x, x_stride, y, y_stride, scratch);
+    case 4:
+      return FusedStream<4>(w, x, x_stride, y, y_stride, scratch);
+    default:
+      BlockedFloatProduct<FusedTiles, E2m1Tiles>(w, x, x_stride, tokens, y, y_stride, scratch);
   }
 }
 

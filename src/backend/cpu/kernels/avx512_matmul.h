@@ -247,8 +247,8 @@ void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_
   }
 }
 
-void MatmulE2m1(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
-                int64_t y_stride, std::byte* scratch) {
+[[maybe_unused]] void MatmulE2m1(const WeightRows& w, const uint16_t* x, int64_t x_stride,
+                                 int64_t tokens, float* y, int64_t y_stride, std::byte* scratch) {
   if (tokens <= kFewTokens) {
     StreamProduct<E2m1Cursor>(w, x, x_stride, tokens, y, y_stride);
   } else {
