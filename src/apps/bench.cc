@@ -34,7 +34,6 @@ std::optional<double> DiskRate(const LoadedModel& model) {
 void Bench(Options& options) {
   Profile profile;
   options.engine.backend.profile = &profile;
-  options.benchmark.chunk = options.engine.chunk;
   const bool quiet = options.json || options.csv;
 
   BenchReport report;
@@ -44,6 +43,7 @@ void Bench(Options& options) {
   report.open_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.backend = running->backend().name();
+  options.benchmark.chunk = ChunkOf(options.engine, running->config());
   report.disk_bytes_per_s = DiskRate(running->loaded());
   report.limits = running->backend().MeasureLimits();
   if (!quiet) {

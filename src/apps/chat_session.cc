@@ -77,7 +77,7 @@ const Generated& ChatSession::Reply(GenerateHooks hooks, const ShowEvent& show) 
   last_ = {};
   reasoning_tokens_ = 0;
   const Prompt prompt = RenderPrompt(conversation_, texts_);
-  const std::vector<int32_t> tokens = sampled_.Extend(prompt, tokenizer_);
+  const PromptTokens tokens = sampled_.Extend(prompt, tokenizer_);
   ReplyParser parser(conversation_.thinking);
   StopStrings stops(stop_);
   std::string reasoning, content;
@@ -107,7 +107,8 @@ const Generated& ChatSession::Reply(GenerateHooks hooks, const ShowEvent& show) 
     handle_events();
     return !stops.found();
   };
-  last_ = Generate(session_, running_.config(), tokens, options_, hooks);
+  last_ = Generate(session_, running_.config(), tokens.tokens, options_, hooks,
+                   static_cast<int64_t>(tokens.stable));
   if (!stops.found()) {
     const bool ended = last_.end == GenerateEnd::kEndOfText;
     parser.Finish(ended ? ReplyEnd::kStop : ReplyEnd::kLength, events);
@@ -118,7 +119,7 @@ const Generated& ChatSession::Reply(GenerateHooks hooks, const ShowEvent& show) 
                                                last_.end == GenerateEnd::kInterruptedPrompt);
   if (!nothing) {
     AddReply(std::move(reasoning), std::move(content), parser.calls());
-    sampled_ = SampledPrompt(prompt, tokens, last_.reply, tokenizer_);
+    sampled_ = SampledPrompt(prompt, tokens.tokens, last_.reply, tokenizer_);
   }
   return last_;
 }

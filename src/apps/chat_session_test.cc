@@ -49,14 +49,15 @@ TEST_F(ChatSessionTest, ATurnReusesTheOneBefore) {
   EXPECT_EQ(second.read_tokens, 6);
 }
 
-TEST_F(ChatSessionTest, DroppedReasoningCostsThePrefix) {
+TEST_F(ChatSessionTest, DroppedReasoningCostsOnlyWhatFollowedIt) {
   ChatSession chat = NewChat();
   chat.SetThinking(true, Effort::kNone);
   const Generated first = Say(chat, "abc");
   EXPECT_EQ(chat.reasoning_tokens(), 12);
   EXPECT_NE(chat.conversation().messages[1].reasoning, "");
   EXPECT_EQ(chat.conversation().messages[1].content, "");
-  EXPECT_EQ(Say(chat, "d").reused_tokens, 0);
+  // BOS, User, three bytes, Assistant: <think> becomes </think>.
+  EXPECT_EQ(Say(chat, "d").reused_tokens, 6);
   // Kept reasoning extends it.
   Conversation kept = chat.conversation();
   kept.messages.clear();
@@ -83,7 +84,9 @@ TEST_F(ChatSessionTest, APromptThatWasStoppedIsReadOn) {
   ChatSession chat = NewChat();
   chat.AddUserMessage(std::string(300, 'a'));
   GenerateHooks hooks;
-  hooks.interrupted = [] { return true; };
+  // Asked after every layer: this is in the second chunk.
+  int64_t asked = 0;
+  hooks.interrupted = [&] { return ++asked > running_->config().num_hidden_layers; };
   const Generated stopped = chat.Reply(hooks, [](const ReplyEvent&) {});
   EXPECT_EQ(stopped.end, GenerateEnd::kInterruptedPrompt);
   EXPECT_EQ(stopped.read_tokens, 64);

@@ -8,7 +8,9 @@
 #include "apps/builtin_model.h"
 #include "apps/text_input.h"
 #include "base/error.h"
+#include "base/memory_use.h"
 #include "checkpoint/model_location.h"
+#include "engine/prefill_chunk.h"
 
 namespace toaster {
 
@@ -25,9 +27,10 @@ void AddEngineOptions(CLI::App& command, EngineOptions& options) {
       ->check(CLI::IsMember(BackendNames()))
       ->capture_default_str();
   command
-      .add_option("--kernels", options.backend.kernels,
-                  "Kernel table of the cpu backend: portable, avx2 or avx512 (default: the fastest "
-                  "this processor runs)")
+      .add_option(
+          "--kernels", options.backend.kernels,
+          "Kernel table of the cpu backend: portable, avx2, or avx512, which is the faster of "
+          "avx512_bf16 and avx512_fma (default: the fastest this processor runs)")
       ->envname("TOASTER_KERNELS");
   command
       .add_option("--threads", options.backend.threads,
@@ -35,11 +38,12 @@ void AddEngineOptions(CLI::App& command, EngineOptions& options) {
       ->envname("TOASTER_THREADS")
       ->check(CLI::Range(0, 1024));
   command
-      .add_option("--chunk", options.chunk,
-                  "Tokens per forward pass of a prefill; changes no answer")
+      .add_option(
+          "--chunk", options.chunk,
+          "Tokens per forward pass of a prefill; changes no answer (default: 2048, or fewer "
+          "where memory is short)")
       ->envname("TOASTER_CHUNK")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
-      ->capture_default_str();
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
 }
 
 void AddNumericsOption(CLI::App& command, EngineOptions& options) {
@@ -50,6 +54,10 @@ void AddNumericsOption(CLI::App& command, EngineOptions& options) {
       ->envname("TOASTER_NUMERICS")
       ->check(CLI::IsMember({"official", "fp32"}))
       ->capture_default_str();
+}
+
+int64_t ChunkOf(const EngineOptions& options, const Config& config) {
+  return options.chunk > 0 ? options.chunk : PrefillChunk(config, AvailableMemory());
 }
 
 LoadedModel OpenModel(const std::string& model) {

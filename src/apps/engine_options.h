@@ -20,13 +20,16 @@ struct EngineOptions {
   std::string model;  ///< empty: the built-in model
   BackendOptions backend;
   std::string numerics = "official";
-  int64_t chunk = 512;
+  int64_t chunk = 0;  ///< 0: see ChunkOf
 };
 
 /// Declares MODEL, --backend, --kernels, --threads and --chunk.
 void AddEngineOptions(CLI::App& command, EngineOptions& options);
 /// Declares --numerics.
 void AddNumericsOption(CLI::App& command, EngineOptions& options);
+
+/// Tokens per forward pass of a prefill: as asked for, or what suits the model and this machine.
+int64_t ChunkOf(const EngineOptions& options, const Config& config);
 
 /// Finds and opens the model. Throws Error.
 LoadedModel OpenModel(const std::string& model);

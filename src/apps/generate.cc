@@ -54,7 +54,8 @@ std::string_view GenerateEndName(GenerateEnd end) {
 }
 
 Generated Generate(Session& session, const Config& config, std::vector<int32_t> prompt,
-                   const GenerateOptions& options, const GenerateHooks& hooks) {
+                   const GenerateOptions& options, const GenerateHooks& hooks,
+                   std::optional<int64_t> stable) {
   Generated generated;
   generated.prompt_tokens = static_cast<int64_t>(prompt.size());
   if (config.max_position_embeddings > 0 &&
@@ -68,14 +69,18 @@ Generated Generate(Session& session, const Config& config, std::vector<int32_t> 
   sampler.AcceptPrompt(prompt);
   const Clock prefill_clock;
   try {
-    generated.reused_tokens = session.Sync(prompt, [&](int64_t done, int64_t total) {
-      generated.read_tokens = done;
-      if (hooks.progress) hooks.progress(done, total);
-      return !(hooks.interrupted && hooks.interrupted());
-    });
+    generated.reused_tokens = session.Sync(
+        prompt,
+        [&](int64_t done, int64_t total) {
+          generated.read_tokens = total;
+          if (hooks.progress) hooks.progress(done, total);
+          return !(hooks.interrupted && hooks.interrupted());
+        },
+        stable);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kCancelled) throw;
-    generated.reused_tokens = static_cast<int64_t>(session.tokens().size()) - generated.read_tokens;
+    generated.reused_tokens = generated.prompt_tokens - generated.read_tokens;
+    generated.read_tokens = static_cast<int64_t>(session.tokens().size()) - generated.reused_tokens;
     generated.end = GenerateEnd::kInterruptedPrompt;
     generated.prefill_seconds = prefill_clock.Seconds();
     return generated;

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -60,11 +61,13 @@ struct Generated {
   double DecodeRate() const { return static_cast<double>(sampled_tokens) / decode_seconds; }
 };
 
-/// Makes `session` equal to `prompt` (reusing what it can) and samples a reply. Throws
+/// Makes `session` equal to `prompt` (reusing what it can) and samples a reply. The first `stable`
+/// tokens are what the next prompt is sure to begin with; without it, all are. Throws
 /// Error(kInvalidArgument) for a prompt longer than the model's context, and what Session and
 /// Sampler throw.
 Generated Generate(Session& session, const Config& config, std::vector<int32_t> prompt,
-                   const GenerateOptions& options, const GenerateHooks& hooks);
+                   const GenerateOptions& options, const GenerateHooks& hooks,
+                   std::optional<int64_t> stable = std::nullopt);
 
 class Clock {
  public:

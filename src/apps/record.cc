@@ -73,9 +73,8 @@ void AddRecordCommand(CLI::App& app, int& exit_code) {
       "Execute a recorded set's run list in both numerics and write every tensor it names");
   auto options = std::make_shared<Options>();
   AddEngineOptions(*command, options->engine);
-  command->get_option("--chunk")
-      ->default_val(int64_t{1} << 20)
-      ->description("Tokens per forward pass; changes no answer");
+  command->get_option("--chunk")->description(
+      "Tokens per forward pass; changes no answer (default: all of a run)");
   command->add_option("--runs", options->runs, "The set's golden.json; its \"runs\" are executed")
       ->required()
       ->envname("TOASTER_RUNS");

@@ -87,7 +87,7 @@ int RunContinuation(const RunOptions& options, RunningModel& running) {
     if (options.tokens.empty() || error.code() != ErrorCode::kUnsupported) throw;
   }
   const std::vector<int32_t> tokens = PromptTokens(options, config, tokenizer.get());
-  Session session(running.model(), options.engine.chunk);
+  Session session(running.model(), ChunkOf(options.engine, config));
   StopStrings stops(options.stop);
   const std::unique_ptr<TokenDecoder> decoder =
       tokenizer ? std::make_unique<TokenDecoder>(*tokenizer) : nullptr;
@@ -112,7 +112,7 @@ ChatSession StartChat(const RunOptions& options, RunningModel& running) {
   PromptTexts texts = PromptTexts::Load(running.loaded().checkpoint.origin());
   for (const std::string& warning : texts.warnings()) fmt::print(stderr, "note: {}\n", warning);
   ChatSession chat(running, ModelTokenizer(running.loaded()), std::move(texts),
-                   options.engine.chunk, options.generate, options.stop);
+                   ChunkOf(options.engine, running.config()), options.generate, options.stop);
   const bool level = !options.think.empty() && options.think != "on" && options.think != "off";
   chat.SetThinking(options.think != "off", level ? ParseEffort(options.think) : Effort::kNone);
   if (!options.system.empty()) chat.SetSystem(options.system);

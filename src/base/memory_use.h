@@ -14,4 +14,9 @@ struct MemoryUse {
 /// Zeros where the system does not tell.
 MemoryUse CurrentMemoryUse();
 
+/// Bytes that this process can still allocate before the machine, or its cgroup, has to take memory
+/// from something that runs; what only caches files counts as free. 0 where the system does not
+/// tell.
+int64_t AvailableMemory();
+
 }  // namespace toaster

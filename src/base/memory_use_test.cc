@@ -19,5 +19,10 @@ TEST(MemoryUseTest, SeesWhatIsAllocatedAndTouched) {
   EXPECT_EQ(touched.back(), 1);
 }
 
+TEST(MemoryUseTest, KnowsWhatIsLeft) {
+  EXPECT_GT(AvailableMemory(), 0);
+  EXPECT_LT(AvailableMemory(), int64_t{1} << 50);
+}
+
 }  // namespace
 }  // namespace toaster

@@ -27,18 +27,23 @@ SampledPrompt::SampledPrompt(Prompt prompt, std::vector<int32_t> prompt_tokens,
   tokens_.insert(tokens_.end(), reply.begin(), reply.end());
 }
 
-std::vector<int32_t> SampledPrompt::Extend(const Prompt& next, const Tokenizer& tokenizer) const {
+PromptTokens SampledPrompt::Extend(const Prompt& next, const Tokenizer& tokenizer) const {
   const std::vector<PromptSegment>& seen = seen_.segments();
   const std::vector<PromptSegment>& segments = next.segments();
   const bool extends = !tokens_.empty() && seen.size() <= segments.size() &&
                        std::equal(seen.begin(), seen.end(), segments.begin());
-  if (!extends) return EncodePrompt(next, tokenizer).tokens;
+  PromptTokens encoded = EncodePrompt(next, tokenizer);
+  if (!extends) return encoded;
   Prompt rest;
   rest.Add({segments.begin() + static_cast<ptrdiff_t>(seen.size()), segments.end()});
-  std::vector<int32_t> tokens = tokens_;
   const std::vector<int32_t> added = EncodePrompt(rest, tokenizer).tokens;
-  tokens.insert(tokens.end(), added.begin(), added.end());
-  return tokens;
+  // What comes after the stable place is cut alike, if it lies in the rest; if not, the place is
+  // told too early rather than too late.
+  const size_t unstable = encoded.tokens.size() - encoded.stable;
+  encoded.tokens = tokens_;
+  encoded.tokens.insert(encoded.tokens.end(), added.begin(), added.end());
+  encoded.stable = unstable <= added.size() ? encoded.tokens.size() - unstable : 0;
+  return encoded;
 }
 
 }  // namespace toaster

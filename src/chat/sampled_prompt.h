@@ -21,7 +21,7 @@ class SampledPrompt {
   /// The tokens of `next`: those of this prompt and reply as they are, where `next` begins with
   /// them at a boundary between segments, and the rest encoded; all of it encoded where it does
   /// not. Throws what EncodePrompt() throws.
-  std::vector<int32_t> Extend(const Prompt& next, const Tokenizer& tokenizer) const;
+  PromptTokens Extend(const Prompt& next, const Tokenizer& tokenizer) const;
 
  private:
   Prompt seen_;

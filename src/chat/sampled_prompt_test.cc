@@ -36,7 +36,7 @@ TEST_F(SampledPromptTest, KeepsTheSampledTokens) {
   const SampledPrompt sampled(First(), first_, reply, tokenizer_);
   std::vector<int32_t> expected = first_;
   expected.insert(expected.end(), {Byte('y'), 500, Byte('o'), 1, Byte('b')});
-  EXPECT_EQ(sampled.Extend(Second("yo"), tokenizer_), expected);
+  EXPECT_EQ(sampled.Extend(Second("yo"), tokenizer_).tokens, expected);
 }
 
 TEST_F(SampledPromptTest, KeepsTokensOfHalfACharacter) {
@@ -44,7 +44,7 @@ TEST_F(SampledPromptTest, KeepsTokensOfHalfACharacter) {
   const SampledPrompt sampled(First(), first_, reply, tokenizer_);
   std::vector<int32_t> expected = first_;
   expected.insert(expected.end(), {Byte('y'), Byte('\xC3'), 1, Byte('b')});
-  EXPECT_EQ(sampled.Extend(Second("y\xEF\xBF\xBD"), tokenizer_), expected);
+  EXPECT_EQ(sampled.Extend(Second("y\xEF\xBF\xBD"), tokenizer_).tokens, expected);
 }
 
 TEST_F(SampledPromptTest, EncodesAnythingElse) {
@@ -52,14 +52,15 @@ TEST_F(SampledPromptTest, EncodesAnythingElse) {
   const SampledPrompt sampled(First(), first_, reply, tokenizer_);
   for (const char* other : {"yoo", "y", "", "Yo"}) {
     const Prompt next = Second(other);
-    EXPECT_EQ(sampled.Extend(next, tokenizer_), EncodePrompt(next, tokenizer_).tokens) << other;
+    EXPECT_EQ(sampled.Extend(next, tokenizer_).tokens, EncodePrompt(next, tokenizer_).tokens)
+        << other;
   }
   // A control token out of place is not what the next prompt holds.
   const std::vector<int32_t> forged = {Byte('y'), tokenizer_.RequireControlToken(kUserToken)};
   const Prompt next = Second("y");
-  EXPECT_EQ(SampledPrompt(First(), first_, forged, tokenizer_).Extend(next, tokenizer_),
+  EXPECT_EQ(SampledPrompt(First(), first_, forged, tokenizer_).Extend(next, tokenizer_).tokens,
             EncodePrompt(next, tokenizer_).tokens);
-  EXPECT_EQ(SampledPrompt().Extend(next, tokenizer_), EncodePrompt(next, tokenizer_).tokens);
+  EXPECT_EQ(SampledPrompt().Extend(next, tokenizer_).tokens, EncodePrompt(next, tokenizer_).tokens);
 }
 
 }  // namespace

@@ -74,6 +74,55 @@ TEST_F(SessionTest, KeepsWhatACancelledPrefillComputed) {
   EXPECT_EQ(Copy(session.logits()), LogitsOf(tokens));
 }
 
+TEST_F(SessionTest, GoesBackToTheEndsOfPrompts) {
+  Session session(running_.model(), 4);
+  std::vector<int32_t> first(11), second(30);
+  for (size_t i = 0; i < second.size(); ++i) second[i] = static_cast<int32_t>(i * 7 % 120);
+  std::copy_n(second.begin(), first.size(), first.begin());
+  session.Sync(first);
+  std::vector<int32_t> reply = first;
+  for (const int32_t token : {4, 4, 4, 90, 2, 6, 1}) {  // past blocks of 4 and the window of 16
+    reply.push_back(token);
+    session.Sync(reply);
+  }
+  EXPECT_EQ(session.Sync(second), 11);
+  EXPECT_EQ(Copy(session.logits()), LogitsOf(second));
+  // Another end of the first prompt, whose last two tokens were said not to be stable.
+  Session doubtful(running_.model(), 4);
+  doubtful.Sync(first, nullptr, 9);
+  EXPECT_EQ(Copy(doubtful.logits()), LogitsOf(first));
+  std::vector<int32_t> other = first;
+  other[9] = 77;
+  EXPECT_EQ(doubtful.Sync(other), 9);
+  EXPECT_EQ(Copy(doubtful.logits()), LogitsOf(other));
+  other[8] = 78;
+  EXPECT_EQ(doubtful.Sync(other), 0);
+  EXPECT_EQ(Copy(doubtful.logits()), LogitsOf(other));
+}
+
+TEST_F(SessionTest, StopsALargeChunkBetweenItsLayersAndLosesNothing) {
+  std::vector<int32_t> tokens(300);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * i % 120);
+  Session session(running_.model(), 100);
+  const int64_t layers = running_.config().num_hidden_layers;
+  ASSERT_GE(layers, 2);
+  int64_t calls = 0;
+  // In the second chunk, after its first layer.
+  const auto stop = [&](int64_t done, int64_t) {
+    EXPECT_EQ(done, ++calls * 100 / layers);
+    return calls <= layers;
+  };
+  try {
+    session.Sync(tokens, stop);
+    ADD_FAILURE() << "not cancelled";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "stopped after 100 of 300 tokens");
+  }
+  EXPECT_EQ(session.tokens().size(), 100u);
+  EXPECT_EQ(session.Sync(tokens), 100);
+  EXPECT_EQ(Copy(session.logits()), LogitsOf(tokens));
+}
+
 TEST_F(SessionTest, RefusesBadTokensAndLosesNothing) {
   EXPECT_EQ(MessageOf({}), "the prompt has no tokens; give at least one");
   EXPECT_EQ(MessageOf({1, 128}),

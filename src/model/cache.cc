@@ -33,6 +33,15 @@ CompressorTail TailFor(int64_t ratio, int64_t width) {
   return tail;
 }
 
+CompressorTail CopyOf(const CompressorTail& tail) {
+  CompressorTail copy;
+  copy.pending_values.CopyFrom(tail.pending_values);
+  copy.pending_scores.CopyFrom(tail.pending_scores);
+  copy.previous_values.CopyFrom(tail.previous_values);
+  copy.previous_scores.CopyFrom(tail.previous_scores);
+  return copy;
+}
+
 void AddTail(Digest& digest, const CompressorTail& tail, int64_t ratio, int64_t length) {
   const int64_t pending = length % ratio;
   const auto add = [&](const Tensor& rows, int64_t count) {
@@ -81,6 +90,36 @@ SequenceCache::SequenceCache(const Config& config, const Backend& backend)
   for (int64_t i = 0; i < config.total_blocks(); ++i) {
     blocks_.emplace_back(config, config.ratio(i), backend);
   }
+}
+
+CacheSnapshot SequenceCache::TakeSnapshot() const {
+  CacheSnapshot snapshot;
+  snapshot.length = length_;
+  snapshot.draft_lengths = draft_lengths_;
+  for (const BlockCache& block : blocks_) {
+    CacheSnapshot::Block& kept = snapshot.blocks.emplace_back();
+    kept.window.Resize(block.window.size());
+    std::copy_n(block.window.data(), block.window.size(), kept.window.data());
+    kept.tail = CopyOf(block.tail);
+    kept.indexer_tail = CopyOf(block.indexer_tail);
+    kept.entries = block.entries.size();
+    kept.keys = block.keys.size();
+  }
+  return snapshot;
+}
+
+void SequenceCache::Restore(const CacheSnapshot& snapshot) {
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const CacheSnapshot::Block& kept = snapshot.blocks[i];
+    BlockCache& block = blocks_[i];
+    std::copy_n(kept.window.data(), kept.window.size(), block.window.data());
+    block.tail = CopyOf(kept.tail);
+    block.indexer_tail = CopyOf(kept.indexer_tail);
+    block.entries.Truncate(kept.entries);
+    block.keys.Truncate(kept.keys);
+  }
+  length_ = snapshot.length;
+  draft_lengths_ = snapshot.draft_lengths;
 }
 
 int64_t SequenceCache::allocated_bytes() const {

@@ -30,6 +30,19 @@ struct BlockCache {
   }
 };
 
+/// What a cache forgets as tokens are added: windows and compressors' tails. Compressed rows stay,
+/// so their number says enough. Its size does not grow with the sequence.
+struct CacheSnapshot {
+  struct Block {
+    AlignedArray<uint8_t> window;
+    CompressorTail tail, indexer_tail;
+    int64_t entries = 0, keys = 0;
+  };
+  std::vector<Block> blocks;
+  int64_t length = 0;
+  std::vector<int64_t> draft_lengths;
+};
+
 /// The cache of one sequence: a BlockCache per layer and draft block. Used by one thread at a time.
 class SequenceCache {
  public:
@@ -43,6 +56,11 @@ class SequenceCache {
   void AdvanceDraft(int64_t draft, int64_t tokens) {
     draft_lengths_[static_cast<size_t>(draft)] += tokens;
   }
+
+  CacheSnapshot TakeSnapshot() const;
+  /// Makes the cache what it was when it gave this snapshot, even if a forward pass was left
+  /// between two layers. Since then tokens may have been added, and older snapshots restored.
+  void Restore(const CacheSnapshot& snapshot);
 
   int64_t allocated_bytes() const;
   /// XXH3-128 over everything the cache holds that later tokens can read. Two caches with equal

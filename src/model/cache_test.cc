@@ -60,5 +60,20 @@ TEST(CacheTest, GrowthMovesNoRow) {
   EXPECT_EQ(rows.RunLength(1000), 1);  // the last of 1,001 rows
 }
 
+TEST(CacheTest, TruncatingGivesPagesBack) {
+  PagedRows rows(8, 4);
+  for (int i = 0; i < 10; ++i) rows.Append()[0] = static_cast<uint8_t>(i);
+  rows.Truncate(5);
+  EXPECT_EQ(rows.size(), 5);
+  EXPECT_EQ(rows.allocated_bytes(), 2 * 4 * 8);
+  EXPECT_EQ(rows.Row(4)[0], 4);
+  rows.Append()[0] = 55;
+  EXPECT_EQ(rows.Row(5)[0], 55);
+  rows.Truncate(4);
+  EXPECT_EQ(rows.allocated_bytes(), 4 * 8);
+  rows.Truncate(0);
+  EXPECT_EQ(rows.allocated_bytes(), 0);
+}
+
 }  // namespace
 }  // namespace toaster

@@ -313,7 +313,12 @@ Config Config::Parse(std::string_view text, const std::string& origin) {
   }
   if (const json* value = keys.Find("expert_dtype")) {
     if (!value->is_string()) throw keys.WrongType("expert_dtype", *value, "a string");
-    c.expert_dtype = Printable(value->get<std::string>());
+    const auto name = value->get<std::string>();
+    if (name == "fp4" || name == "fp8") {
+      c.expert_dtype = name;
+    } else {
+      c.unknown_keys.push_back(Printable("expert_dtype = " + name));
+    }
   }
   if (const json* value = keys.Find("rope_scaling")) {
     c.rope_scaling = ParseRopeScaling(KeyReader(*value, origin, "rope_scaling."), c.unknown_keys);

@@ -53,7 +53,8 @@ struct Config {
   int64_t max_position_embeddings = 0;  ///< 0: the file does not say
   int64_t bos_token_id = -1;            ///< -1: the file does not say
   int64_t eos_token_id = -1;
-  /// As stated ("fp4", "fp8" or empty); the tensors decide, not this key.
+  /// "fp4", "fp8", or empty if the file says nothing or something unknown; the tensors decide, not
+  /// this key.
   std::string expert_dtype;
   /// Whether the file has a quantization_config; each tensor decides for itself, not this key.
   bool quantised = false;

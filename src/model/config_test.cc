@@ -171,11 +171,13 @@ TEST(Config, ReportsUnknownKeysAndIgnoresFurtherRatios) {
   object["dspark_block_size"] = 5;
   object["new\nkey"] = {{"a", 1}};
   object["rope_scaling"]["mscale"] = 1.0;
+  object["expert_dtype"] = "fp5";
   object["compress_ratios"].push_back(7);
   object["compress_ratios"].push_back(9);
   const Config c = Config::Parse(object.dump(), "config.json");
-  EXPECT_THAT(c.unknown_keys,
-              ElementsAre("rope_scaling.mscale", "dspark_block_size", "new\\x0akey"));
+  EXPECT_THAT(c.unknown_keys, ElementsAre("expert_dtype = fp5", "rope_scaling.mscale",
+                                          "dspark_block_size", "new\\x0akey"));
+  EXPECT_EQ(c.expert_dtype, "");
   EXPECT_EQ(c.compress_ratios, Config::Preset("v4-flash").compress_ratios);
 }
 

@@ -55,7 +55,8 @@ void Model::CheckTokens(std::span<const int32_t> tokens) const {
   }
 }
 
-void Model::Forward(std::span<const SequenceChunk> chunks, Tensor& streams, ForwardSaved* saved) {
+void Model::Forward(std::span<const SequenceChunk> chunks, Tensor& streams, ForwardSaved* saved,
+                    const LayerProgress& progress) {
   const ScopedFlushDenormals flush;
   tokens_.clear();
   segments_.clear();
@@ -93,6 +94,11 @@ void Model::Forward(std::span<const SequenceChunk> chunks, Tensor& streams, Forw
     ForwardBlock(backend_, Block(layer), batch, streams, workspace_,
                  keep ? &keep->results : nullptr);
     if (keep != nullptr) keep->hidden.CopyFrom(streams);
+    const bool last = layer + 1 == config_.num_hidden_layers;
+    if (!last && progress && !progress(layer + 1, config_.num_hidden_layers)) {
+      throw Error(ErrorCode::kCancelled, fmt::format("stopped after {} of {} layers", layer + 1,
+                                                     config_.num_hidden_layers));
+    }
   }
   for (const SequenceChunk& chunk : chunks)
     chunk.cache->Advance(static_cast<int64_t>(chunk.tokens.size()));

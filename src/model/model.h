@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -35,6 +36,9 @@ struct ForwardSaved {
   Tensor draft_embed, draft_streams, draft_e, draft_h;
 };
 
+/// Told after each layer but the last how many of the layers are done; false stops the pass.
+using LayerProgress = std::function<bool(int64_t done, int64_t layers)>;
+
 /// One model on one backend: the forward pass from tokens to logits. Holds buffers, so one thread
 /// at a time; the weights and the backend are borrowed and outlive it. Bits do not depend on how
 /// tokens are cut into chunks or which sequences share a step.
@@ -51,9 +55,10 @@ class Model {
   /// Runs every layer over the chunks' tokens, advances their caches, and leaves the streams [rows,
   /// hc_mult, d] (rows in the order of the chunks) in `streams`. Throws Error(kInvalidArgument),
   /// before anything changes, for a token outside the vocabulary, an empty chunk, or a sequence
-  /// that would outgrow max_position_embeddings.
+  /// that would outgrow max_position_embeddings. Any other error, and Error(kCancelled) when
+  /// `progress` says so, leaves the caches between two layers: only a snapshot brings them back.
   void Forward(std::span<const SequenceChunk> chunks, Tensor& streams,
-               ForwardSaved* saved = nullptr);
+               ForwardSaved* saved = nullptr, const LayerProgress& progress = nullptr);
 
   /// Logits [rows, vocabulary] in float of streams [rows, hc_mult, d].
   void Logits(const Tensor& streams, Tensor& logits);

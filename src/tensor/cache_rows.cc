@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/check.h"
 #include "tensor/number_formats.h"
 
 namespace toaster {
@@ -84,6 +85,12 @@ void DecodeKey(const uint8_t* key, int64_t width, float* values) {
 
 int64_t PagedRows::RunLength(int64_t row) const {
   return std::min(size_ - row, rows_per_page_ - row % rows_per_page_);
+}
+
+void PagedRows::Truncate(int64_t size) {
+  CHECK(size >= 0 && size <= size_, "{} of {}", size, size_);
+  size_ = size;
+  pages_.resize(static_cast<size_t>((size + rows_per_page_ - 1) / rows_per_page_));
 }
 
 uint8_t* PagedRows::Append() {

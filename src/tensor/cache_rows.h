@@ -51,6 +51,9 @@ class PagedRows {
   int64_t RunLength(int64_t row) const;
   /// Adds a row and returns its bytes to be filled.
   uint8_t* Append();
+  /// Forgets all rows from `size` on, which is at most size(), and the pages that held nothing
+  /// else.
+  void Truncate(int64_t size);
   int64_t allocated_bytes() const {
     return static_cast<int64_t>(pages_.size()) * rows_per_page_ * row_bytes_;
   }
