@@ -92,6 +92,36 @@ SequenceCache::SequenceCache(const Config& config, const Backend& backend)
   }
 }
 
+int64_t SequenceCache::AddBytes(std::unordered_set<const uint8_t*>& counted) const {
+  int64_t bytes = 0;
+  for (const BlockCache& block : blocks_) {
+    bytes +=
+        block.window.size() + block.tail.allocated_bytes() + block.indexer_tail.allocated_bytes();
+    for (const PagedRows* rows : {&block.entries, &block.keys}) {
+      for (const auto& page : rows->pages()) {
+        if (counted.insert(page.get()).second) bytes += rows->page_bytes();
+      }
+    }
+  }
+  return bytes;
+}
+
+std::unique_ptr<SequenceCache> SequenceCache::Fork() const {
+  std::unique_ptr<SequenceCache> fork(new SequenceCache());
+  fork->length_ = length_;
+  fork->draft_lengths_ = draft_lengths_;
+  for (const BlockCache& block : blocks_) {
+    BlockCache& copy = fork->blocks_.emplace_back();
+    copy.window.Resize(block.window.size());
+    std::copy_n(block.window.data(), block.window.size(), copy.window.data());
+    copy.entries = block.entries;
+    copy.keys = block.keys;
+    copy.tail = CopyOf(block.tail);
+    copy.indexer_tail = CopyOf(block.indexer_tail);
+  }
+  return fork;
+}
+
 CacheSnapshot SequenceCache::TakeSnapshot() const {
   CacheSnapshot snapshot;
   snapshot.length = length_;

@@ -1,6 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "backend/backend.h"
@@ -57,17 +60,24 @@ class SequenceCache {
     draft_lengths_[static_cast<size_t>(draft)] += tokens;
   }
 
+  /// A cache of its own that is equal to this one; compressed rows are shared until they differ.
+  std::unique_ptr<SequenceCache> Fork() const;
+
   CacheSnapshot TakeSnapshot() const;
   /// Makes the cache what it was when it gave this snapshot, even if a forward pass was left
   /// between two layers. Since then tokens may have been added, and older snapshots restored.
   void Restore(const CacheSnapshot& snapshot);
 
   int64_t allocated_bytes() const;
+  /// The same, without pages that are in `counted` already; adds its own to it.
+  int64_t AddBytes(std::unordered_set<const uint8_t*>& counted) const;
   /// XXH3-128 over everything the cache holds that later tokens can read. Two caches with equal
   /// digests continue equally.
   std::string DigestHex(const Config& config, const Backend& backend) const;
 
  private:
+  SequenceCache() = default;
+
   std::vector<BlockCache> blocks_;
   int64_t length_ = 0;
   std::vector<int64_t> draft_lengths_;

@@ -95,7 +95,11 @@ void PagedRows::Truncate(int64_t size) {
 
 uint8_t* PagedRows::Append() {
   if (size_ == static_cast<int64_t>(pages_.size()) * rows_per_page_) {
-    pages_.push_back(std::make_unique<uint8_t[]>(static_cast<size_t>(rows_per_page_ * row_bytes_)));
+    pages_.push_back(std::make_shared<uint8_t[]>(static_cast<size_t>(page_bytes())));
+  } else if (pages_.back().use_count() > 1) {
+    auto own = std::make_shared<uint8_t[]>(static_cast<size_t>(page_bytes()));
+    std::copy_n(pages_.back().get(), size_ % rows_per_page_ * row_bytes_, own.get());
+    pages_.back() = std::move(own);
   }
   const int64_t row = size_++;
   return pages_.back().get() + row % rows_per_page_ * row_bytes_;

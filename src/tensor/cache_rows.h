@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 namespace toaster {
@@ -34,7 +35,8 @@ void EncodeKey(const float* values, int64_t width, uint8_t* key);
 void DecodeKey(const uint8_t* key, int64_t width, float* values);
 
 /// A growing list of rows of equal size, in pages, so that growth moves nothing and costs at most
-/// one page more than is used. Owns its pages. One thread may append while none reads.
+/// one page more than is used. A copy shares the pages; whoever adds to a shared page first makes
+/// it its own. One thread may append while none reads; copies belong to the same thread.
 class PagedRows {
  public:
   PagedRows() = default;
@@ -54,15 +56,16 @@ class PagedRows {
   /// Forgets all rows from `size` on, which is at most size(), and the pages that held nothing
   /// else.
   void Truncate(int64_t size);
-  int64_t allocated_bytes() const {
-    return static_cast<int64_t>(pages_.size()) * rows_per_page_ * row_bytes_;
-  }
+  int64_t page_bytes() const { return rows_per_page_ * row_bytes_; }
+  int64_t allocated_bytes() const { return static_cast<int64_t>(pages_.size()) * page_bytes(); }
+  /// The pages themselves, to count those that copies share.
+  std::span<const std::shared_ptr<uint8_t[]>> pages() const { return pages_; }
 
  private:
   int64_t row_bytes_ = 0;
   int64_t rows_per_page_ = 1;
   int64_t size_ = 0;
-  std::vector<std::unique_ptr<uint8_t[]>> pages_;
+  std::vector<std::shared_ptr<uint8_t[]>> pages_;
 };
 
 }  // namespace toaster
