@@ -9,6 +9,8 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   int exit_code = 0;
   toaster::AddRunCommand(app, exit_code);
+  toaster::AddServeCommand(app, exit_code);
+  toaster::AddKeyCommand(app, exit_code);
   toaster::AddLogitsCommand(app, exit_code);
   toaster::AddRecordCommand(app, exit_code);
   toaster::AddTokenizeCommand(app, exit_code);

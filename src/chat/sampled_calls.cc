@@ -4,8 +4,21 @@
 #include <set>
 
 #include "base/check.h"
+#include "chat/python_json.h"
 
 namespace toaster {
+
+namespace {
+
+/// Equal as they are, or as JSON: some clients send the arguments as an object, which is written
+/// anew.
+bool SameArguments(const std::string& a, const std::string& b) {
+  if (a == b) return true;
+  const std::optional<JsonValue> x = TryParsePythonJson(a), y = TryParsePythonJson(b);
+  return x && y && DumpPythonJson(*x) == DumpPythonJson(*y);
+}
+
+}  // namespace
 
 void SampledCalls::Keep(const std::vector<std::string>& ids, const std::vector<ParsedCall>& calls) {
   CHECK(ids.size() == calls.size(), "{} ids, {} calls", ids.size(), calls.size());
@@ -46,7 +59,7 @@ const SampledCalls::Block* SampledCalls::Find(const Message& message) const {
   for (size_t i = 0; i < block.calls.size(); ++i) {
     const ToolCall& call = message.tool_calls[i];
     if (call.id != block.ids[i] || call.name != block.calls[i].name ||
-        call.arguments != block.calls[i].arguments) {
+        !SameArguments(call.arguments, block.calls[i].arguments)) {
       return nullptr;
     }
   }

@@ -25,7 +25,7 @@ class SampledCalls {
   void Keep(const std::vector<std::string>& ids, const std::vector<ParsedCall>& calls);
 
   /// Fills in ToolCall::sampled of every assistant message whose calls are, all of them and in the
-  /// same order, the kept calls of one reply with unchanged names and arguments.
+  /// same order, the kept calls of one reply with unchanged names and (as JSON) arguments.
   void Restore(std::vector<Message>& messages) const;
 
   size_t bytes() const { return bytes_; }

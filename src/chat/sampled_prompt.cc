@@ -27,15 +27,26 @@ SampledPrompt::SampledPrompt(Prompt prompt, std::vector<int32_t> prompt_tokens,
   tokens_.insert(tokens_.end(), reply.begin(), reply.end());
 }
 
-PromptTokens SampledPrompt::Extend(const Prompt& next, const Tokenizer& tokenizer) const {
+bool SampledPrompt::BeginsOf(const Prompt& next) const {
   const std::vector<PromptSegment>& seen = seen_.segments();
   const std::vector<PromptSegment>& segments = next.segments();
-  const bool extends = !tokens_.empty() && seen.size() <= segments.size() &&
-                       std::equal(seen.begin(), seen.end(), segments.begin());
+  return !tokens_.empty() && seen.size() <= segments.size() &&
+         std::equal(seen.begin(), seen.end(), segments.begin());
+}
+
+size_t SampledPrompt::bytes() const {
+  size_t bytes = sizeof *this + tokens_.size() * sizeof tokens_[0];
+  for (const PromptSegment& segment : seen_.segments())
+    bytes += sizeof segment + segment.text.size();
+  return bytes;
+}
+
+PromptTokens SampledPrompt::Extend(const Prompt& next, const Tokenizer& tokenizer) const {
   PromptTokens encoded = EncodePrompt(next, tokenizer);
-  if (!extends) return encoded;
+  if (!BeginsOf(next)) return encoded;
+  const std::vector<PromptSegment>& segments = next.segments();
   Prompt rest;
-  rest.Add({segments.begin() + static_cast<ptrdiff_t>(seen.size()), segments.end()});
+  rest.Add({segments.begin() + static_cast<ptrdiff_t>(seen_.segments().size()), segments.end()});
   const std::vector<int32_t> added = EncodePrompt(rest, tokenizer).tokens;
   // What comes after the stable place is cut alike, if it lies in the rest; if not, the place is
   // told too early rather than too late.

@@ -23,6 +23,13 @@ class SampledPrompt {
   /// not. Throws what EncodePrompt() throws.
   PromptTokens Extend(const Prompt& next, const Tokenizer& tokenizer) const;
 
+  /// `next` begins with this prompt and reply at a boundary between segments.
+  bool BeginsOf(const Prompt& next) const;
+
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  /// Roughly what it takes in memory.
+  size_t bytes() const;
+
  private:
   Prompt seen_;
   std::vector<int32_t> tokens_;

@@ -329,7 +329,10 @@ struct HttpServer::Parts : httplib::Server {
                                   const httplib::ContentReader& reader) {
       std::string body;
       bool fits = true;
-      const bool read = reader([&](const char* bytes, size_t count) {
+      // Without a length there is no body; the library would read to the end of the connection.
+      const bool has_body =
+          request.has_header("Content-Length") || request.has_header("Transfer-Encoding");
+      const bool read = !has_body || reader([&](const char* bytes, size_t count) {
         fits = body.size() + count <= options.max_body_bytes;
         if (fits) body.append(bytes, count);
         return fits;

@@ -22,6 +22,8 @@ class ReplyAssembler {
   ReplyAssembler(const GenerationRequest& request, Tokenizer tokenizer,
                  std::string_view begun = "");
 
+  /// What the begun call tells already, before the first token.
+  void Begin(std::vector<ReplyPiece>& pieces) { Handle(pieces); }
   /// Appends what `token` decides to `pieces`. False: the reply is over, no more tokens are wanted.
   bool Push(int32_t token, const TokenLogprob* logprob, std::vector<ReplyPiece>& pieces);
   /// The end of the reply; `end_token`: the model sampled its end token, which was not pushed.

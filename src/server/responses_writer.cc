@@ -155,6 +155,12 @@ class ResponsesWriter : public ResponseWriter {
             {"content", std::move(content)}};
   }
 
+  /// The one part of an open item that has text.
+  OrderedJson Part(const std::string& text) const {
+    if (open_ == Item::kReasoning) return {{"type", "reasoning_text"}, {"text", text}};
+    return TextPart(text);
+  }
+
   static OrderedJson TextPart(const std::string& text) {
     return {{"type", "output_text"},
             {"text", text},
@@ -209,8 +215,8 @@ class ResponsesWriter : public ResponseWriter {
     item_id_ = id;
     events +=
         Event("response.output_item.added", {{"output_index", output_.size()}, {"item", item}});
-    if (kind == Item::kMessage)
-      events += Event("response.content_part.added", Place({{"part", TextPart("")}}));
+    if (kind != Item::kCall)
+      events += Event("response.content_part.added", Place({{"part", Part("")}}));
     return events;
   }
 
@@ -219,10 +225,11 @@ class ResponsesWriter : public ResponseWriter {
     std::string events;
     if (open_ == Item::kReasoning) {
       events += Event("response.reasoning_text.done", Place({{"text", text_}}));
+      events += Event("response.content_part.done", Place({{"part", Part(text_)}}));
     } else if (open_ == Item::kMessage) {
       events += Event("response.output_text.done",
                       Place({{"text", text_}, {"logprobs", OrderedJson::array()}}));
-      events += Event("response.content_part.done", Place({{"part", TextPart(text_)}}));
+      events += Event("response.content_part.done", Place({{"part", Part(text_)}}));
     } else if (IsTextTool(name_)) {
       const std::string input = TextArgument(text_);
       const OrderedJson place = {{"item_id", item_id_}, {"output_index", output_.size()}};
