@@ -4,7 +4,7 @@ PACKAGES = g++ cmake ninja-build pkg-config nlohmann-json3-dev libpcre2-dev libc
            libxxhash-dev libssl-dev libedit-dev libcpp-httplib-dev libgtest-dev libgmock-dev libbenchmark-dev gnuplot-nox
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo build install test test-long test-asan test-tsan fuzz tokenizer-check lint format clean
+.PHONY: demo build install test test-long test-asan test-tsan fuzz clients-test tokenizer-check lint format clean
 
 demo: install build  ## install, build, and let the built-in model continue a prompt
 	build/release/toaster run -p "The toaster said:" --max-tokens 48 --seed 1
@@ -33,6 +33,11 @@ fuzz:  ## every fuzzer for FUZZ_SECONDS seconds
 	cmake --preset fuzz
 	cmake --build --preset fuzz -j $(JOBS)
 	tests/run_fuzzers.sh build/fuzz $(FUZZ_SECONDS)
+
+clients-test: install build  ## official clients from npm against the server; needs npm
+	mkdir -p build/clients
+	cp tests/clients/package.json tests/clients/clients.test.mjs build/clients
+	cd build/clients && npm install --silent --no-audit --no-fund && REPLAY_SERVER=../release/replay_server npm test
 
 tokenizer-check: install build  ## every token of 40 MB of real text, and the speed, beside another implementation; needs npm
 	mkdir -p build/tokenizer_check

@@ -4,6 +4,7 @@ include(GoogleTest)
 
 function(toaster_test_program name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${ARGN})
+  list(FILTER sources EXCLUDE REGEX "/tests/clients/")
   if(sources)
     add_executable(${name} ${sources})
     target_link_libraries(${name} PRIVATE toaster_core GTest::gmock GTest::gtest_main)
@@ -24,6 +25,10 @@ foreach(folder ${folders})
   toaster_test_program(${folder}_test src/${folder}/*_test.cc)
 endforeach()
 toaster_test_program(program_test tests/*.cc)
+
+# What the official clients of tests/clients talk to.
+add_executable(replay_server tests/clients/replay_server.cc)
+target_link_libraries(replay_server PRIVATE toaster_core)
 if(TOASTER_SANITIZE)  # sanitizers add symbols of their own to every object
   set_source_files_properties(tests/kernel_symbols_test.cc PROPERTIES HEADER_FILE_ONLY ON)
 endif()
