@@ -13,8 +13,9 @@
 #include "apps/private_file.h"
 #include "apps/text_input.h"
 #include "base/error.h"
+#include "base/memory_use.h"
 #include "server/api_server.h"
-#include "server/session_generator.h"
+#include "server/engine_generator.h"
 
 namespace toaster {
 namespace {
@@ -26,6 +27,8 @@ struct ServeOptions {
   std::vector<std::string> aliases, hosts, origins;
   std::string keys, prices;
   int64_t max_waiting = 64, max_streams = 512, max_body_mib = 64, drain_seconds = 60;
+  int64_t parallel = 16, prefix_cache_mib = -1;  ///< -1: see --help
+  double linger_seconds = 60, prefill_slice_seconds = 1;
   bool quiet = false;
 };
 
@@ -79,6 +82,28 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
       .add_option("--prices", options.prices,
                   "JSON file with prices per million tokens (default: DeepSeek's)")
       ->envname("TOASTER_PRICES");
+  command.add_option("--parallel", options.parallel, "Requests that are computed at a time")
+      ->envname("TOASTER_PARALLEL")
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
+      ->capture_default_str();
+  command
+      .add_option("--prefix-cache-mib", options.prefix_cache_mib,
+                  "Memory for the beginnings of earlier requests (default: an eighth of what is "
+                  "free)")
+      ->envname("TOASTER_PREFIX_CACHE_MIB")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+  command
+      .add_option("--prefill-slice-seconds", options.prefill_slice_seconds,
+                  "A prompt is read in slices of about this length while other requests run")
+      ->envname("TOASTER_PREFILL_SLICE_SECONDS")
+      ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
+  command
+      .add_option("--linger-seconds", options.linger_seconds,
+                  "How long a prompt is read on after its client has gone, in case it comes back")
+      ->envname("TOASTER_LINGER_SECONDS")
+      ->check(CLI::Range(0.0, 86400.0))
+      ->capture_default_str();
   command
       .add_option("--max-waiting", options.max_waiting,
                   "Requests that may wait for their turn; more get status 429")
@@ -174,7 +199,15 @@ int Serve(ServeOptions options) {
                        config.max_position_embeddings, config.vocab_size};
   for (const std::string& warning : texts.warnings())
     log.Write("warning", "prompt texts", {{"message", warning}});
-  SessionGenerator generator(*running, ChunkOf(options.engine, config), options.max_waiting);
+  EngineLimits limits;
+  limits.most_running = options.parallel;
+  limits.most_waiting = options.max_waiting;
+  limits.chunk = ChunkOf(options.engine, config);
+  limits.prefill_slice_seconds = options.prefill_slice_seconds;
+  limits.linger_seconds = options.linger_seconds;
+  limits.prefix_bytes =
+      options.prefix_cache_mib >= 0 ? options.prefix_cache_mib << 20 : AvailableMemory() / 8;
+  EngineGenerator generator(*running, limits);
   const ServedParts parts = {std::move(model), ModelTokenizer(running->loaded()), std::move(texts),
                              generator, prices};
   api.Serve(parts);

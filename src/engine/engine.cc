@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <map>
 
 #include "base/error.h"
 
@@ -81,7 +82,7 @@ struct Engine::Sequence {
   std::vector<int32_t> tokens;  ///< prompt and reply
   Sampler sampler;
   SharedStream shared = std::make_shared<EngineStream::Shared>();
-  int64_t id = 0, client = 0;
+  int64_t id = 0;
   std::unique_ptr<SequenceCache> cache;
   int64_t computed = 0;  ///< tokens that are in the cache
   int64_t generated = 0;
@@ -96,13 +97,15 @@ Engine::Engine(RunningModel& running, const EngineLimits& limits)
   thread_ = std::thread([this] { Work(); });
 }
 
-Engine::~Engine() {
+Engine::~Engine() { Stop(); }
+
+void Engine::Stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 std::unique_ptr<EngineStream> Engine::Submit(EngineRequest request) {
@@ -130,7 +133,7 @@ std::unique_ptr<EngineStream> Engine::Submit(EngineRequest request) {
     // Those that will run at once do not wait.
     const int64_t running = static_cast<int64_t>(published_.running.size());
     const int64_t free = std::max<int64_t>(0, limits_.most_running - running);
-    if (accepted_ >= limits_.most_waiting + free) return nullptr;
+    if (stopping_ || accepted_ >= limits_.most_waiting + free) return nullptr;
     ++accepted_;
     sequence->id = next_id_++;
     submitted_.push_back(std::move(sequence));
@@ -204,7 +207,7 @@ void Engine::Admit() {
     for (const auto& sequence : sequences_) {
       if (sequence->abandoned) continue;
       ++running;
-      ++of_client[sequence->request.client];
+      if (!sequence->request.client.empty()) ++of_client[sequence->request.client];
     }
     if (waiting_.empty() || running >= limits_.most_running) return;
     // The highest priority; then whoever has the least running; then who came first.
@@ -229,9 +232,6 @@ void Engine::Admit() {
 
 void Engine::Start(Sequence& sequence) {
   sequence.started = SteadyClock::now();
-  const auto client =
-      clients_.emplace(sequence.request.client, static_cast<int64_t>(clients_.size()));
-  sequence.client = client.first->second;
   PrefixCache::Hit hit = prefixes_.Find(sequence.request.owner, sequence.tokens);
   sequence.computed = hit.tokens;
   sequence.figures.miss_reason = std::move(hit.miss_reason);
@@ -273,13 +273,17 @@ bool Engine::Ready(const Sequence& sequence) const {
 
 StepState Engine::State() const {
   StepState state;
+  std::map<std::string, int64_t> clients;  // by the first of their sequences
   state.costs = costs_;
   state.owed_to_decoding_seconds = owed_to_decoding_seconds_;
   for (const auto& sequence : sequences_) {
     if (!Ready(*sequence)) continue;
     const int64_t priority =
         sequence->abandoned ? std::numeric_limits<int64_t>::min() : sequence->request.priority;
-    const SequenceWork work = {sequence->id, sequence->client, priority, sequence->id,
+    const std::string& name = sequence->request.client;
+    const int64_t client =
+        name.empty() ? sequence->id : clients.emplace(name, sequence->id).first->second;
+    const SequenceWork work = {sequence->id, client, priority, sequence->id,
                                sequence->target() - sequence->computed};
     if (sequence->alone) {
       state.sequences = {work};

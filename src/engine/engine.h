@@ -4,7 +4,6 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -39,7 +38,7 @@ struct EngineRequest {
   bool ignore_eos = false;
   int64_t logprobs = -1;  ///< alternatives to tell per token; -1: no log probabilities
   std::string owner;      ///< prefixes are shared within one owner only
-  std::string client;     ///< whoever shares a name shares a turn
+  std::string client;     ///< whoever shares a name shares a turn; "": nobody does
   int64_t priority = 0;   ///< higher goes first
 };
 
@@ -116,6 +115,9 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
+  /// Cancels what is left: every stream ends. Whatever is submitted afterwards is refused.
+  void Stop();
+
   /// Null if too many are waiting. Throws Error(kInvalidArgument) for a prompt or sampling options
   /// that cannot run.
   std::unique_ptr<EngineStream> Submit(EngineRequest request);
@@ -149,7 +151,6 @@ class Engine {
   StepCosts costs_;
   double owed_to_decoding_seconds_ = 0;
   int64_t next_id_ = 0;
-  std::map<std::string, int64_t> clients_;
   Tensor streams_, last_, logits_;
   EngineStatus counters_;
 

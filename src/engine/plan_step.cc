@@ -48,7 +48,9 @@ StepPlan PlanStep(const StepState& state, const PlanOptions& options) {
   std::stable_sort(prefills.begin(), prefills.end(),
                    [&](const SequenceWork& a, const SequenceWork& b) {
                      if (a.priority != b.priority) return a.priority > b.priority;
-                     return client_remaining[a.client] < client_remaining[b.client];
+                     if (a.client != b.client)
+                       return client_remaining[a.client] < client_remaining[b.client];
+                     return a.remaining < b.remaining;
                    });
   for (const SequenceWork& work : prefills) give(work, left);
   for (const SequenceWork& work : prefills) {

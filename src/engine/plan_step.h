@@ -47,8 +47,8 @@ struct StepPlan {
 /// Every sequence that decodes gets its token in every step. Prefills get a slice of tokens beside
 /// them, then decoding gets as much time for itself, so it keeps at least half its speed. Within a
 /// slice, higher priorities go first; among equals a quarter goes to who came first, so that nobody
-/// starves, and the rest to the client with the least left to read, so that a newcomer's short
-/// prompt does not wait for a long one.
+/// starves, and the rest to the client with the least left to read, and of its prompts the shortest
+/// first, so that a newcomer's short prompt does not wait for a long one.
 StepPlan PlanStep(const StepState& state, const PlanOptions& options);
 
 }  // namespace toaster
