@@ -36,8 +36,8 @@ fuzz:  ## every fuzzer for FUZZ_SECONDS seconds
 
 clients-test: install build  ## official clients from npm against the server; needs npm
 	mkdir -p build/clients
-	cp tests/clients/package.json tests/clients/clients.test.mjs build/clients
-	cd build/clients && npm install --silent --no-audit --no-fund && REPLAY_SERVER=../release/replay_server npm test
+	cp tests/clients/*.json tests/clients/*.mjs build/clients
+	cd build/clients && npm ci --silent --no-audit --no-fund && REPLAY_SERVER=../release/replay_server npm test
 
 tokenizer-check: install build  ## every token of 40 MB of real text, and the speed, beside another implementation; needs npm
 	mkdir -p build/tokenizer_check

@@ -56,6 +56,7 @@ class GenerationStream {
   virtual Next Wait(std::chrono::milliseconds time, GeneratedToken& token) = 0;
   /// After kEnd.
   virtual GenerationEnd end() const = 0;
+  /// Ends the job if it has not ended.
   virtual GenerationFigures figures() const = 0;
 };
 

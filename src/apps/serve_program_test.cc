@@ -1,0 +1,141 @@
+// The built program serving the built-in model over loopback.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "apps/program_output.h"
+#include "base/temporary_directory.h"
+#include "server/test_client.h"
+
+namespace toaster {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+/// `toaster serve --port 0 -q` with these further arguments.
+class Served {
+ public:
+  explicit Served(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {TOASTER_PROGRAM, "serve", "--port", "0", "-q"});
+    std::vector<char*> pointers;
+    for (std::string& argument : arguments) pointers.push_back(argument.data());
+    pointers.push_back(nullptr);
+    int ends[2];
+    CHECK(pipe(ends) == 0);
+    process_ = fork();
+    CHECK(process_ >= 0);
+    if (process_ == 0) {
+      dup2(ends[1], STDOUT_FILENO);
+      close(ends[0]);
+      execv(TOASTER_PROGRAM, pointers.data());
+      _exit(127);
+    }
+    close(ends[1]);
+    // The address is printed when the model is there.
+    std::string address;
+    for (char c; read(ends[0], &c, 1) == 1 && c != '\n';) address += c;
+    close(ends[0]);
+    port_ = std::atoi(address.substr(address.rfind(':') + 1).c_str());
+  }
+  ~Served() {
+    if (process_ > 0) kill(process_, SIGKILL);
+    if (process_ > 0) waitpid(process_, nullptr, 0);
+  }
+  Served(const Served&) = delete;
+  Served& operator=(const Served&) = delete;
+
+  int port() const { return port_; }
+  void Signal(int signal) const { kill(process_, signal); }
+  int ExitCode() {
+    int status = 0;
+    waitpid(process_, &status, 0);
+    process_ = 0;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+
+ private:
+  pid_t process_ = 0;
+  int port_ = 0;
+};
+
+std::string Body(int tokens, bool stream) {
+  return R"({"messages": [{"role": "user", "content": "Hi"}], "seed": 7, "ignore_eos": true, )"
+         R"("max_tokens": )" +
+         std::to_string(tokens) + R"(, "stream": )" + (stream ? "true" : "false") + "}";
+}
+
+/// The part of a response that the model said.
+std::string Said(const std::string& body) {
+  const size_t from = body.find("\"choices\""), to = body.find("\"usage\"");
+  return body.substr(from, to - from);
+}
+
+TEST(ServeProgramTest, TheSameSeedGivesTheSameAnswer) {
+  Served served({});
+  TestClient client(served.port());
+  EXPECT_EQ(client.Get("/health").status, 200);
+  const TestResponse first = client.Post("/v1/chat/completions", Body(12, false));
+  ASSERT_EQ(first.status, 200) << first.body;
+  // The second comes from the cache.
+  const TestResponse second = client.Post("/v1/chat/completions", Body(12, false));
+  EXPECT_EQ(Said(first.body), Said(second.body));
+  EXPECT_THAT(second.body, Not(HasSubstr("\"prompt_cache_hit_tokens\":0,")));
+  served.Signal(SIGTERM);
+  EXPECT_EQ(served.ExitCode(), 0);
+}
+
+TEST(ServeProgramTest, ATerminatedServerEndsTheRepliesThatAreOnTheirWay) {
+  Served served({});
+  TestClient client(served.port());
+  const std::string body = Body(600, true);
+  client.Send("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: " +
+              std::to_string(body.size()) + "\r\n\r\n" + body);
+  client.ReceiveUntil("data: ");
+  served.Signal(SIGTERM);
+  const std::string rest = client.ReceiveAll();
+  EXPECT_THAT(rest, HasSubstr("[DONE]"));
+  EXPECT_THAT(rest, HasSubstr("\"finish_reason\":\"length\""));
+  EXPECT_EQ(served.ExitCode(), 0);
+}
+
+TEST(ServeProgramTest, AKeyFromToasterKeyOpensTheDoor) {
+  const test::TemporaryDirectory folder;
+  const std::string file = (folder.path() / "keys").string();
+  const test::ProgramOutput made = test::RunProgram("key " + file + " me");
+  ASSERT_EQ(made.exit_code, 0) << made.text;
+  const std::string key = made.text.substr(made.text.find("tk-"), 67);
+  // The key itself stands nowhere, and nobody else reads its digest.
+  std::ifstream stream(file);
+  const std::string text((std::istreambuf_iterator<char>(stream)), {});
+  EXPECT_EQ(text.find(key.substr(3)), std::string::npos);
+  EXPECT_EQ(std::filesystem::status(file).permissions() & std::filesystem::perms::others_all,
+            std::filesystem::perms::none);
+  Served served({"--api-keys", file});
+  TestClient client(served.port());
+  EXPECT_EQ(client.Get("/v1/models").status, 401);
+  EXPECT_EQ(client.Get("/v1/models", "Authorization: Bearer " + key + "\r\n").status, 200);
+}
+
+TEST(ServeProgramTest, WhatCannotWorkIsSaid) {
+  for (const char* arguments :
+       {"serve --api-keys /nowhere", "serve --prices /nowhere", "serve --host 192.0.2.1",
+        "serve --tls-certificate /nowhere --tls-key /nowhere", "serve /nowhere --port 0"}) {
+    const test::ProgramOutput output = test::RunProgram(arguments);
+    EXPECT_EQ(output.exit_code, 1) << arguments << output.text;
+    EXPECT_THAT(output.text, HasSubstr("toaster: ")) << arguments;
+  }
+}
+
+}  // namespace
+}  // namespace toaster
