@@ -4,7 +4,7 @@ PACKAGES = g++ cmake ninja-build pkg-config nlohmann-json3-dev libpcre2-dev libc
            libxxhash-dev libssl-dev libedit-dev libcpp-httplib-dev libgtest-dev libgmock-dev libbenchmark-dev gnuplot-nox
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo build install test test-long test-asan test-tsan fuzz clients-test tokenizer-check lint format clean
+.PHONY: demo build install test test-long test-asan test-tsan fuzz clients-test tokenizer-check web web-test lint format clean
 
 demo: install build  ## install, build, and let the built-in model continue a prompt
 	build/release/toaster run -p "The toaster said:" --max-tokens 48 --seed 1
@@ -45,6 +45,12 @@ tokenizer-check: install build  ## every token of 40 MB of real text, and the sp
 	python3 bench/gather_texts.py build/tokenizer_check
 	node bench/tokenizer_check.mjs build/release/toaster build/tokenizer_check
 	node bench/tokenizer_speed.mjs build/release/toaster_bench build/tokenizer_check
+
+web:  ## rebuild the chat page's committed files; needs npm
+	cd web && npm install --no-save --silent && npm run --silent build
+
+web-test: web  ## click through the chat page in a browser; needs npm and Debian's chromium
+	cd web && TOASTER_SCREENSHOTS=$(CURDIR)/build/web_screenshots npm test --silent
 
 lint:  ## formatting and static analysis; needs clang-format and clang-tidy
 	git ls-files '*.cc' '*.h' | xargs clang-format --dry-run --Werror

@@ -130,10 +130,8 @@ std::unique_ptr<EngineStream> Engine::Submit(EngineRequest request) {
   std::unique_ptr<EngineStream> stream(new EngineStream(sequence->shared));
   {
     const std::lock_guard lock(mutex_);
-    // Those that will run at once do not wait.
-    const int64_t running = static_cast<int64_t>(published_.running.size());
-    const int64_t free = std::max<int64_t>(0, limits_.most_running - running);
-    if (stopping_ || accepted_ >= limits_.most_waiting + free) return nullptr;
+    if (stopping_ || live_ >= limits_.most_running + limits_.most_waiting) return nullptr;
+    ++live_;
     ++accepted_;
     sequence->id = next_id_++;
     submitted_.push_back(std::move(sequence));
@@ -185,12 +183,17 @@ void Engine::DropCancelled() {
   if (waiting_.size() < before) {
     const std::lock_guard lock(mutex_);
     accepted_ -= static_cast<int64_t>(before - waiting_.size());
+    live_ -= static_cast<int64_t>(before - waiting_.size());
   }
   for (auto& sequence : sequences_) {
     if (sequence->abandoned) {
       if (now >= sequence->give_up) Finish(*sequence, EngineEnd::kCancelled);
     } else if (sequence->shared->cancelled) {
       sequence->abandoned = true;
+      {
+        const std::lock_guard lock(mutex_);
+        --live_;
+      }
       sequence->give_up = now + std::chrono::duration_cast<SteadyClock::duration>(
                                     std::chrono::duration<double>(limits_.linger_seconds));
       const bool rest = sequence->computed < sequence->target();
@@ -449,6 +452,10 @@ void Engine::RecoverFrom(const StepPlan& plan, std::exception_ptr failure) {
 
 void Engine::Finish(Sequence& sequence, EngineEnd end) {
   sequence.done = true;
+  if (!sequence.abandoned) {
+    const std::lock_guard lock(mutex_);
+    --live_;
+  }
   if (sequence.computed > 0) {
     prefixes_.Keep(sequence.request.owner, sequence.computed_tokens(), *sequence.cache);
   }

@@ -157,7 +157,8 @@ class Engine {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<std::unique_ptr<Sequence>> submitted_;
-  int64_t accepted_ = 0;  ///< submitted or waiting
+  int64_t live_ = 0;      ///< requests that somebody waits for
+  int64_t accepted_ = 0;  ///< of them submitted or waiting
   EngineStatus published_;
   bool stopping_ = false;
   std::thread thread_;

@@ -47,8 +47,10 @@ Protocol ProtocolOf(const HttpRequest& request) {
   return anthropic ? Protocol::kAnthropic : Protocol::kOpenAi;
 }
 
-/// The answer to "are you there" is for everybody.
-bool IsOpen(const HttpRequest& request) { return request.path == "/health"; }
+/// The answer to "are you there", and the page, which knows nothing, are for everybody.
+bool IsOpen(const HttpRequest& request) {
+  return request.path == "/health" || FindWebFile(request.path).has_value();
+}
 
 int64_t Now() { return static_cast<int64_t>(std::time(nullptr)); }
 
@@ -240,6 +242,9 @@ HttpResponse ApiServer::Route(HttpRequest& request, const std::string& path) {
     return request.method == method && path == route;
   };
   if (is("GET", "/health") || is("HEAD", "/health")) return Health();
+  if (request.method == "GET") {
+    if (const auto file = FindWebFile(request.path)) return Page(request, *file);
+  }
   if (is("POST", "/chat/completions")) return Chat(request);
   if (is("POST", "/completions")) return Complete(request);
   if (is("POST", "/messages")) return Messages(request);
@@ -443,6 +448,19 @@ HttpResponse ApiServer::Models(const std::string& path) {
                        {"has_more", false},
                        {"first_id", model.name},
                        {"last_id", model.name}});
+}
+
+HttpResponse ApiServer::Page(const HttpRequest& request, const WebFile& file) const {
+  HttpResponse response;
+  response.content_type = std::string(file.content_type);
+  response.headers = {{"ETag", file.etag}, {"Cache-Control", "no-cache"}};
+  const std::string* const known = request.Header("if-none-match");
+  if (known != nullptr && *known == file.etag) {
+    response.status = 304;
+  } else {
+    response.body = std::string(file.bytes);
+  }
+  return response;
 }
 
 HttpResponse ApiServer::Health() const {

@@ -13,6 +13,7 @@
 #include "server/http_server.h"
 #include "server/metrics.h"
 #include "server/request_guard.h"
+#include "server/web_page.h"
 
 namespace toaster {
 
@@ -66,6 +67,7 @@ class ApiServer {
   HttpResponse Detokenize(const HttpRequest& http);
   HttpResponse ApplyTemplate(const HttpRequest& http);
   HttpResponse Models(const std::string& path);
+  HttpResponse Page(const HttpRequest& request, const WebFile& file) const;
   HttpResponse Health() const;
   HttpResponse MetricsPage() const;
   HttpResponse Props() const;

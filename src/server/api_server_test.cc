@@ -326,6 +326,9 @@ TEST(ApiServerTest, OnlyKnownHostsOriginsAndKeysAreAnswered) {
   EXPECT_EQ(status("Host: localhost\r\nOrigin: http://localhost\r\n" + key), 200);
   EXPECT_EQ(status("Host: localhost\r\nOrigin: https://good.example\r\n" + key), 200);
 
+  // The page is for everybody who may reach the server.
+  EXPECT_EQ(TestClient(server.http.port()).Get("/").status, 200);
+
   // Two requests a minute, and then a wait.
   TestClient client(server.http.port());
   const std::string body = R"({"messages": [{"role": "user", "content": "Hi"}]})";
@@ -334,6 +337,25 @@ TEST(ApiServerTest, OnlyKnownHostsOriginsAndKeysAreAnswered) {
   const TestResponse third = client.Post("/v1/chat/completions", body, key);
   EXPECT_EQ(third.status, 429);
   EXPECT_THAT(third.header, HasSubstr("Retry-After: 30"));
+}
+
+TEST(ApiServerTest, ServesThePageBeforeAndAfterTheModelIsThere) {
+  TestServer server(Hello);
+  for (int i = 0; i < 2; ++i) {
+    TestClient client(server.http.port());
+    const TestResponse page = client.Get("/");
+    EXPECT_EQ(page.status, 200);
+    EXPECT_THAT(page.header, HasSubstr("text/html"));
+    EXPECT_THAT(page.body, HasSubstr("app.js"));
+    const TestResponse script = client.Get("/app.js");
+    EXPECT_THAT(script.header, HasSubstr("text/javascript"));
+    const size_t begin = script.header.find("ETag: ");
+    ASSERT_NE(begin, std::string::npos);
+    const std::string etag =
+        script.header.substr(begin + 6, script.header.find("\r\n", begin) - begin - 6);
+    EXPECT_EQ(client.Get("/app.js", "If-None-Match: " + etag + "\r\n").status, 304);
+    server.Serve();
+  }
 }
 
 TEST(ApiServerTest, UtilitiesAndMetrics) {
