@@ -8,6 +8,7 @@ function(toaster_test_program name)
   if(sources)
     add_executable(${name} ${sources})
     target_link_libraries(${name} PRIVATE toaster_core GTest::gmock GTest::gtest_main)
+    target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
     target_compile_definitions(${name} PRIVATE
       TOASTER_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TOASTER_BINARY_DIR="${CMAKE_BINARY_DIR}"
       TOASTER_PROGRAM="$<TARGET_FILE:toaster>")
