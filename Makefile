@@ -4,7 +4,7 @@ PACKAGES = g++ cmake ninja-build pkg-config nlohmann-json3-dev libpcre2-dev libc
            libxxhash-dev libssl-dev libedit-dev libcpp-httplib-dev libgtest-dev libgmock-dev libbenchmark-dev gnuplot-nox
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo build install test test-long test-asan test-tsan fuzz clients-test tokenizer-check web web-test lint format clean
+.PHONY: demo build install test test-long kernel-instructions test-asan test-tsan fuzz clients-test tokenizer-check web web-test lint format clean
 
 demo: install build  ## install, build, and let the built-in model continue a prompt
 	build/release/toaster run -p "The toaster said:" --max-tokens 48 --seed 1
@@ -33,6 +33,9 @@ fuzz:  ## every fuzzer for FUZZ_SECONDS seconds
 	cmake --preset fuzz
 	cmake --build --preset fuzz -j $(JOBS)
 	tests/run_fuzzers.sh build/fuzz $(FUZZ_SECONDS)
+
+kernel-instructions: install build  ## instructions of each kernel against the recorded ones; needs valgrind
+	bench/kernel_instructions.py build/release/kernel_instructions
 
 clients-test: install build  ## official clients from npm against the server; needs npm
 	mkdir -p build/clients

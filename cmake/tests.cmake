@@ -34,6 +34,10 @@ if(TOASTER_SANITIZE)  # sanitizers add symbols of their own to every object
   set_source_files_properties(tests/kernel_symbols_test.cc PROPERTIES HEADER_FILE_ONLY ON)
 endif()
 
+# What bench/kernel_instructions.py runs under callgrind.
+add_executable(kernel_instructions bench/kernel_instructions.cc)
+target_link_libraries(kernel_instructions PRIVATE toaster_core)
+
 find_package(benchmark QUIET)
 if(benchmark_FOUND)
   file(GLOB_RECURSE bench_sources CONFIGURE_DEPENDS src/*_bench.cc)

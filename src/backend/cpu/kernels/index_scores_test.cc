@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "backend/cpu/kernels/index_query.h"
 #include "backend/cpu/kernels/test_support.h"
 #include "tensor/summation.h"
@@ -72,6 +75,9 @@ float Score(const TestQuery& query, const uint8_t* key) {
   return RoundBf16(FoldLanes(lanes));
 }
 
+// A denormal product counts as zero; the compiler may have folded it where the processor flushes.
+float Counted(float x) { return std::abs(x) < std::numeric_limits<float>::min() ? 0.0f : x; }
+
 TEST(PackIndexHeadTest, PutsEveryCodeInItsPlace) {
   const ScopedFlushDenormals flush;
   TestRandom random(1);
@@ -87,8 +93,8 @@ TEST(PackIndexHeadTest, PutsEveryCodeInItsPlace) {
       ASSERT_EQ(2 * E2m1ToFloat(code), codes[(k / 4 * kHeads + head) * 4 + k % 4]) << k;
     }
     for (int64_t block = 0; block < kWidth / 32; ++block) {
-      ASSERT_TRUE(
-          SameFloat(E8m0ToFloat(key[kWidth / 2 + block]) * 0.25f, scales[block * kHeads + head]));
+      ASSERT_TRUE(SameFloat(Counted(E8m0ToFloat(key[kWidth / 2 + block]) * 0.25f),
+                            Counted(scales[block * kHeads + head])));
     }
   }
 }
