@@ -60,8 +60,11 @@ std::string Script(const std::vector<Panel>& panels, const std::string& terminal
       script += fmt::format("$data{} << END_OF_DATA\n", block);
       for (const auto& [x, y] : series.points) script += fmt::format("{} {}\n", x, y);
       script += "END_OF_DATA\n";
-      plots += fmt::format("{}$data{} using 1:2 with linespoints pointtype 7 linewidth 2 title {}",
-                           plots.empty() ? "plot " : ", ", block++, Quoted(series.name));
+      // Many points would hide the line.
+      const bool many = series.points.size() > 100;
+      plots += fmt::format(
+          "{}$data{} using 1:2 with {} linewidth {} title {}", plots.empty() ? "plot " : ", ",
+          block++, many ? "lines" : "linespoints pointtype 7", many ? 1 : 2, Quoted(series.name));
     }
     script += fmt::format(
         "set title {}\nset xlabel {}\nset ylabel {}\nunset logscale\nset autoscale\n"

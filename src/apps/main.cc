@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   toaster::AddSynthCommand(app, exit_code);
   toaster::AddRenderCommand(app, exit_code);
   toaster::AddBenchCommand(app, exit_code);
+  toaster::AddTrainCommand(app, exit_code);
   toaster::AddPlotCommand(app, exit_code);
   try {
     app.parse(argc, argv);

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
@@ -10,6 +11,7 @@
 #include "apps/text_input.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "train/training_log.h"
 
 namespace toaster {
 namespace {
@@ -23,8 +25,8 @@ double Number(const nlohmann::json& run, const char* key, const std::string& ori
   const auto found = run.find(key);
   if (found == run.end() || !found->is_number()) {
     throw Error(ErrorCode::kCorruptFile,
-                fmt::format("{}: a run has no number \"{}\"; give the output of toaster bench "
-                            "--json",
+                fmt::format("{}: an entry has no number \"{}\"; give the output of toaster bench "
+                            "--json or toaster train",
                             origin, key));
   }
   return found->get<double>();
@@ -71,21 +73,57 @@ std::vector<Panel> PanelsOf(const nlohmann::json& report, const std::string& ori
   return panels;
 }
 
+// What a run of training logged, by steps.
+std::vector<Panel> PanelsOfRun(const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / "log.jsonl";
+  Series loss{"training", {}}, validation{"validation", {}}, rate, norm, busiest;
+  for (const std::string& line : TrainingLog::Lines(file)) {
+    const nlohmann::json step = nlohmann::json::parse(line);
+    const double x = Number(step, "step", file.string());
+    const auto add = [&](Series& series, const char* key) {
+      series.points.emplace_back(x, Number(step, key, file.string()));
+    };
+    add(loss, "ce");
+    add(rate, "learning_rate");
+    add(norm, "gradient_norm");
+    add(busiest, "busiest_expert");
+    if (step.contains("validation")) add(validation, "validation");
+  }
+  if (loss.points.empty()) {
+    throw Error(ErrorCode::kCorruptFile,
+                fmt::format("{}: has no steps yet; wait for the run's first one", file.string()));
+  }
+  std::vector<Series> losses = {loss};
+  if (!validation.points.empty()) losses.push_back(validation);
+  return {{"Loss", "step", "cross-entropy per token", false, false, false, losses},
+          {"Learning rate", "step", "", false, false, true, {rate}},
+          {"Gradient norm", "step", "before clipping", false, false, true, {norm}},
+          {"Busiest expert", "step", "tokens over the mean", false, false, true, {busiest}}};
+}
+
 }  // namespace
 
 void AddPlotCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
-      "plot", "Draw what toaster bench --json measured (needs gnuplot, Debian's gnuplot-nox)");
+      "plot",
+      "Draw what toaster bench --json measured or how a training went (needs gnuplot, Debian's "
+      "gnuplot-nox)");
   auto options = std::make_shared<Options>();
   command
-      ->add_option("report", options->report,
-                   "Output of toaster bench --json; - reads standard input")
+      ->add_option(
+          "report", options->report,
+          "Output of toaster bench --json (- reads standard input), or the output folder of "
+          "toaster train")
       ->envname("TOASTER_REPORT")
       ->required();
   command->add_option("-o,--output", options->output, "The chart, an .svg or .png file")
       ->envname("TOASTER_OUTPUT")
       ->required();
   command->callback([options, &exit_code] {
+    if (std::filesystem::is_directory(options->report)) {
+      DrawChart(PanelsOfRun(options->report), options->output);
+      return;
+    }
     const std::string origin = options->report == "-" ? "standard input" : options->report;
     const nlohmann::json report = ParseJson(ReadInput(options->report), origin);
     DrawChart(PanelsOf(report, origin), options->output);

@@ -121,17 +121,18 @@ Optimizer::Optimizer(const TrainedWeights& weights, BackwardBackend& backend,
       square_(weights.config(), weights.weights()) {}
 
 void Optimizer::Step(TrainedWeights& weights, ParameterArrays& gradients,
-                     std::span<const std::vector<int64_t>> loads, float rate,
-                     float gradient_scale) {
+                     std::span<const std::vector<int64_t>> loads, float rate, float gradient_scale,
+                     bool (*trained)(const TensorSpec&)) {
   ++steps_;
   ParameterArrays& masters = weights.masters();
   for (const ParameterArrays::Part& part : masters.parts()) {
+    if (trained != nullptr && !trained(part.spec)) continue;
     const std::span<float> gradient = gradients.Values(part);
     if (gradient_scale != 1) {
       for (float& g : gradient) g *= gradient_scale;
     }
     const std::span<float> values = masters.Values(part), momentum = momentum_.Values(part);
-    if (!UsesMuon(part.spec)) {
+    if (!settings_.muon || !UsesMuon(part.spec)) {
       AdamWStep(values, gradient, momentum, square_.Values(part), steps_, rate, settings_);
       continue;
     }

@@ -12,7 +12,8 @@ namespace toaster {
 
 /// Constants of the optimisers (V4 report, section on pre-training settings).
 struct OptimizerSettings {
-  float momentum = 0.95f;      ///< Muon
+  bool muon = true;        ///< of the matrices that UsesMuon() tells; otherwise AdamW trains all
+  float momentum = 0.95f;  ///< Muon
   float update_scale = 0.18f;  ///< Muon: root mean square of an update, that of AdamW
   float beta1 = 0.9f;          ///< AdamW
   float beta2 = 0.95f;
@@ -51,9 +52,11 @@ class Optimizer {
             const OptimizerSettings& settings = {});
 
   /// Updates masters and biases; call weights.Store() after. `loads` per block as LossValues gives
-  /// them. Gradients are multiplied by `gradient_scale` first (clipping).
+  /// them. Gradients are multiplied by `gradient_scale` first (clipping). With `trained`, tensors
+  /// it is false for stay as they are.
   void Step(TrainedWeights& weights, ParameterArrays& gradients,
-            std::span<const std::vector<int64_t>> loads, float rate, float gradient_scale = 1);
+            std::span<const std::vector<int64_t>> loads, float rate, float gradient_scale = 1,
+            bool (*trained)(const TensorSpec&) = nullptr);
 
   int64_t steps() const { return steps_; }
   /// For checkpoints.

@@ -71,6 +71,7 @@ TrainedWeights::TrainedWeights(const Config& config, WeightStorage storage)
   bytes_.Resize(size);
   std::memset(bytes_.data(), 0, static_cast<size_t>(size));
   biases_.resize(static_cast<size_t>(config.total_blocks()));
+  tables_.resize(biases_.size());
   VisitTensors(config_, weights_, [&](const TensorSpec& spec, auto& field) {
     Place& place = places_.at(spec.name);
     uint8_t* data = bytes_.data() + place.begin;
@@ -78,6 +79,8 @@ TrainedWeights::TrainedWeights(const Config& config, WeightStorage storage)
     place.matrix.scales = place.matrix.quantised() ? bytes_.data() + place.scales_begin : nullptr;
     if constexpr (kIsTable<decltype(field)>) {
       field = {spec.rows, spec.columns, data};
+      tables_[static_cast<size_t>(spec.block)] = {
+          data, static_cast<size_t>(8 * spec.rows * spec.columns)};
     } else if constexpr (kIsMatrix<decltype(field)>) {
       field = place.matrix;
     } else {
@@ -95,11 +98,14 @@ std::span<float> TrainedWeights::RouterBias(int64_t block) {
   return biases_[static_cast<size_t>(block)];
 }
 
+std::span<uint8_t> TrainedWeights::HashTable(int64_t block) {
+  return tables_[static_cast<size_t>(block)];
+}
+
 void TrainedWeights::CopyFrom(const ModelWeights& model) {
   VisitTensors(config_, model, [&](const TensorSpec& spec, const auto& field) {
     if constexpr (kIsTable<decltype(field)>) {
-      const int64_t bytes = 8 * spec.rows * spec.columns;
-      std::copy_n(field.data, bytes, bytes_.data() + places_.at(spec.name).begin);
+      std::copy_n(field.data, 8 * spec.rows * spec.columns, HashTable(spec.block).data());
     } else {
       float* to;
       if (IsSelectionBias(spec)) {

@@ -38,6 +38,8 @@ class TrainedWeights {
   const ParameterArrays& masters() const { return *masters_; }
   /// The selection bias of a block's router; empty in a hash-routed one.
   std::span<float> RouterBias(int64_t block);
+  /// The hash table of a block, [vocabulary, experts per token] of int64; empty in a scored one.
+  std::span<uint8_t> HashTable(int64_t block);
 
   /// Takes masters, biases and tables from a model of the same shapes, in whatever formats.
   void CopyFrom(const ModelWeights& model);
@@ -63,6 +65,7 @@ class TrainedWeights {
   AlignedArray<uint8_t> bytes_;
   std::unique_ptr<ParameterArrays> masters_;
   std::vector<std::span<float>> biases_;
+  std::vector<std::span<uint8_t>> tables_;
 };
 
 }  // namespace toaster
