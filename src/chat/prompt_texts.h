@@ -58,4 +58,7 @@ class PromptTexts {
   std::vector<std::string> warnings_;
 };
 
+/// A prompt_texts.json for models that are trained here, with texts for everything.
+std::string_view DefaultPromptTexts();
+
 }  // namespace toaster

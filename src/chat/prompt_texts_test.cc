@@ -148,5 +148,13 @@ TEST(PromptTextsTest, LoadTakesWhatTheFolderHas) {
   EXPECT_EQ(PromptTexts::Load(folder).EffortText(Effort::kMax), "theirs");
 }
 
+TEST(PromptTextsTest, TheDefaultTextsAreComplete) {
+  const PromptTexts texts = PromptTexts::FromJson(DefaultPromptTexts(), "the default texts");
+  EXPECT_THAT(texts.Efforts(), ElementsAre(Effort::kLow, Effort::kHigh, Effort::kMax));
+  EXPECT_THAT(std::string(texts.ToolsBefore()), HasSubstr("<｜DSML｜invoke name=\"$TOOL\">\n"));
+  EXPECT_FALSE(texts.ToolsAfter().empty());
+  EXPECT_FALSE(texts.ResponseFormatBefore().empty());
+}
+
 }  // namespace
 }  // namespace toaster

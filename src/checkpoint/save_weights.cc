@@ -1,85 +1,19 @@
 #include "checkpoint/save_weights.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/new_file.h"
 
 namespace toaster {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A file that appears under its name only when it is whole. Write() may be called by several
-// threads.
-class NewFile {
- public:
-  explicit NewFile(const fs::path& path)
-      : path_(path),
-        temporary_(path.parent_path() / fmt::format(".{}.partial", path.filename().string())) {
-    descriptor_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (descriptor_ < 0) Fail("cannot create", errno);
-  }
-  ~NewFile() {
-    if (descriptor_ < 0) return;
-    close(descriptor_);
-    unlink(temporary_.c_str());
-  }
-  NewFile(const NewFile&) = delete;
-  NewFile& operator=(const NewFile&) = delete;
-
-  /// Takes the space now, so that a full disk is known before hours of writing.
-  void Reserve(int64_t bytes) {
-    if (bytes > 0 && fallocate(descriptor_, 0, 0, bytes) != 0 &&
-        (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)) {
-      Fail(fmt::format("cannot reserve {} bytes", bytes), errno);
-    }
-  }
-
-  void Write(std::span<const std::byte> bytes, int64_t offset) {
-    while (!bytes.empty()) {
-      const ssize_t written = pwrite(descriptor_, bytes.data(), bytes.size(), offset);
-      if (written < 0 && errno == EINTR) continue;
-      if (written <= 0) Fail("cannot write", written < 0 ? errno : EIO);
-      bytes = bytes.subspan(static_cast<size_t>(written));
-      offset += written;
-    }
-  }
-
-  void Finish() {
-    if (fdatasync(descriptor_) != 0) Fail("cannot write", errno);
-    const int descriptor = descriptor_;
-    if (rename(temporary_.c_str(), path_.c_str()) != 0) Fail("cannot rename", errno);
-    descriptor_ = -1;
-    close(descriptor);
-  }
-
- private:
-  [[noreturn]] void Fail(const std::string& what, int reason) const {
-    throw Error(
-        ErrorCode::kIo,
-        fmt::format("{}: {}: {}{}", path_.string(), what, std::strerror(reason),
-                    reason == ENOSPC || reason == EDQUOT ? "; make room and try again" : ""));
-  }
-
-  fs::path path_;
-  fs::path temporary_;
-  int descriptor_ = -1;
-};
-
-void WriteText(const fs::path& path, const std::string& text) {
-  NewFile file(path);
-  file.Write(std::as_bytes(std::span(text)), 0);
-  file.Finish();
-}
 
 std::string IndexText(const std::vector<PlannedFile>& files, int64_t total) {
   nlohmann::json map = nlohmann::json::object();
@@ -193,9 +127,9 @@ void SaveCheckpoint(const fs::path& directory, const Config& config,
     done += file.bytes();
   }
   if (files.size() > 1) {
-    WriteText(directory / "model.safetensors.index.json", IndexText(files, total));
+    WriteWholeFile(directory / "model.safetensors.index.json", IndexText(files, total));
   }
-  WriteText(directory / "config.json", config.ToJson());
+  WriteWholeFile(directory / "config.json", config.ToJson());
 }
 
 }  // namespace toaster

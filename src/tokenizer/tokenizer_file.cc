@@ -8,8 +8,8 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "tokenizer/byte_alphabet.h"
 #include "tokenizer/tokenizer_json.h"
-#include "tokenizer/utf8.h"
 
 namespace toaster {
 namespace {
@@ -18,37 +18,6 @@ using nlohmann::json;
 
 constexpr size_t kMaxTokenBytes = 1024;
 constexpr size_t kMaxExpressions = 16;
-
-/// GPT-2's way to write bytes as printable characters: printable Latin-1 stands for itself, the
-/// other bytes follow in order from U+0100 on.
-class ByteAlphabet {
- public:
-  ByteAlphabet() {
-    bytes_.fill(-1);
-    uint32_t next = 0x100;
-    for (uint32_t byte = 0; byte < 256; ++byte) {
-      const bool printable = (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte != 0xAD);
-      bytes_[printable ? byte : next++] = static_cast<int16_t>(byte);
-    }
-  }
-
-  /// The bytes that `text` stands for; nothing if some character stands for none.
-  std::optional<std::string> Decode(std::string_view text) const {
-    std::string bytes;
-    while (!text.empty()) {
-      const Utf8Character character = FirstCharacter(text);
-      if (character.length == 0 || character.code_point >= bytes_.size()) return std::nullopt;
-      const int16_t byte = bytes_[character.code_point];
-      if (byte < 0) return std::nullopt;
-      bytes.push_back(static_cast<char>(byte));
-      text.remove_prefix(character.length);
-    }
-    return bytes;
-  }
-
- private:
-  std::array<int16_t, 0x144> bytes_;
-};
 
 class Reader {
  public:

@@ -36,4 +36,9 @@ struct TokenizerFile {
 /// field.
 TokenizerFile ParseTokenizerFile(std::string_view text, const std::string& origin);
 
+/// The text of a tokenizer.json from which ParseTokenizerFile() reads the same again, in the shape
+/// of the released ones. Every token that is not an added one has to be a byte or the result of a
+/// merge, and no merge's text occurs twice (CHECKed).
+std::string TokenizerFileText(const TokenizerFile& file);
+
 }  // namespace toaster
