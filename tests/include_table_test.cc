@@ -26,8 +26,9 @@ const std::map<std::string, std::set<std::string>> kAllowed = {
     {"chat", {"tokenizer"}},
     {"engine", {"model", "checkpoint"}},
     {"server", {"engine", "chat"}},
+    {"evaluation", {"engine", "chat"}},
     {"train", {"model", "checkpoint", "tokenizer", "chat"}},
-    {"apps", {"server", "train", "engine", "chat", "tokenizer", "checkpoint"}},
+    {"apps", {"server", "evaluation", "train", "engine", "chat", "tokenizer", "checkpoint"}},
 };
 
 void AddAllowed(const std::string& folder, std::set<std::string>& allowed) {

@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
   toaster::AddInspectCommand(app, exit_code);
   toaster::AddVerifyCommand(app, exit_code);
   toaster::AddSynthCommand(app, exit_code);
+  toaster::AddEvalCommand(app, exit_code);
   toaster::AddTrainTokenizerCommand(app, exit_code);
   toaster::AddRenderCommand(app, exit_code);
   toaster::AddBenchCommand(app, exit_code);
