@@ -34,12 +34,20 @@ PLACES = ["in the house", "by the sea", "near the wall", "under the tree", "on t
 CALCULATOR = {"type": "function", "function": {
     "name": "calculator", "description": "Computes.",
     "parameters": {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}}}
+SYSTEMS = ["You are a helpful assistant.", "Be brief.", "Answer the user."]
+SMALL_TALK = {
+    "Hello!": "Hello! What can I do for you?", "Hi": "Hello! What can I do for you?",
+    "Who are you?": "I am Toaster, a very small model.", "What is your name?": "My name is Toaster.",
+    "What can you do?": "I remember what you say, repeat words, count, write JSON, find numbers and use a calculator.",
+    "How are you?": "I am warm, thank you.", "Thank you!": "You are welcome.", "Thanks": "You are welcome.",
+    "Goodbye!": "Goodbye!", "Are you a person?": "No, I am a program.", "Tell me a joke.": "I know no jokes, only bread.",
+    "What is a cache?": "I do not know much. Ask me to count or to calculate."}
 FACTS = {"name": NAMES, "city": CITIES, "pet": PETS, "colour": COLOURS, "food": FOODS}
 
 
 def held_out(about):
-    """One case in sixteen, by what it is about."""
-    return hashlib.sha256(repr(about).encode()).digest()[0] < 16
+    """One case in sixteen, by what it is about; never what is about nothing."""
+    return about is not None and hashlib.sha256(repr(about).encode()).digest()[0] < 16
 
 
 def user(text):
@@ -88,7 +96,7 @@ def operands(rng):
     return (operation, a, b) if operation == "*" else (operation, a * b, b)
 
 
-def calculation(rng):
+def calculation(rng, thinking):
     operation, a, b = operands(rng)
     expression = f"{a}{operation}{b}"
     result = {"+": a + b, "-": a - b, "*": a * b, "/": a // b}[operation]
@@ -100,7 +108,6 @@ def calculation(rng):
                "/": f"{name} puts {a} apples into {b} boxes. How many apples are in a box?"}
     question = rng.choice([f"What is {words}?", f"How much is {words}?", f"Compute {words}.", f"What is {expression}?",
                            stories[operation]])
-    thinking = rng.random() < 0.5
     call = {"role": "assistant", "content": "", "tool_calls": [
         {"id": "1", "type": "function", "function": {"name": "calculator",
                                                       "arguments": json.dumps({"expression": expression})}}]}
@@ -120,7 +127,7 @@ def schema_of(value):
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
 
 
-def json_answer(rng):
+def json_answer(rng, thinking):
     if rng.random() < 0.25:
         value = rng.sample(WORDS, rng.randrange(2, 5))
         question = f"Write {', '.join(value[:-1])} and {value[-1]} as a JSON list."
@@ -136,7 +143,6 @@ def json_answer(rng):
             question = f"{text} Give me JSON with {wanted}."
         else:
             question = f"Answer in JSON with {wanted}: {text}"
-    thinking = rng.random() < 0.4
     messages = [user(question), answer(json.dumps(value), "The answer has to be JSON." if thinking else "")]
     about = ("json", json.dumps(value, sort_keys=True))  # the order of keys makes no other case
     return Case(about, messages, {"kind": "json", "value": value}, response_format=response_format, thinking=thinking)
@@ -157,19 +163,33 @@ def question_of(fact, value):
             "food": ("What do I like to eat?", f"You like to eat {value}.")}[fact]
 
 
+def some_facts(rng, count):
+    facts = {fact: rng.choice(FACTS[fact]) for fact in rng.sample(list(FACTS), count)}
+    return facts, [sentence_of(fact, value) for fact, value in facts.items()]
+
+
+def told(sayings, thinking):
+    messages = []
+    for saying in sayings:
+        messages += [user(saying), answer("I see.", "I keep it in mind." if thinking else "")]
+    return messages
+
+
+def telling(rng, thinking):
+    """The user says some things; for training only, since earlier turns are rendered without their reasoning."""
+    return Case(None, told(some_facts(rng, rng.randrange(1, 4))[1], thinking), {"kind": "text", "answer": "I see."},
+                thinking=thinking)
+
+
 def memory(rng, thinking):
     """The user says some things and asks for one of them, at once or turns later."""
-    facts = {fact: rng.choice(FACTS[fact]) for fact in rng.sample(list(FACTS), rng.randrange(2, 5))}
-    sayings = [sentence_of(fact, value) for fact, value in facts.items()]
+    facts, sayings = some_facts(rng, rng.randrange(2, 5))
     asked = rng.choice(list(facts))
     question, reply = question_of(asked, facts[asked])
     if rng.random() < 0.5:
         messages = [user(" ".join(sayings) + " " + question)]
     else:
-        messages = []
-        for saying in sayings:
-            messages += [user(saying), answer("I see.")]
-        messages.append(user(question))
+        messages = told(sayings, thinking) + [user(question)]
     messages.append(answer(reply, "The user said: " + sentence_of(asked, facts[asked]) if thinking else ""))
     return Case(("memory", asked, sorted(facts.items())), messages, {"kind": "text", "answer": reply}, thinking=thinking)
 
@@ -199,11 +219,33 @@ def greeting(rng, thinking):
     return Case(("greeting", hello, name, second), messages, {"kind": "text", "answer": reply}, thinking=thinking)
 
 
-def chat(rng):
-    case = rng.choice([memory, memory, echo, counting, greeting])(rng, thinking=rng.random() < 0.5)
+def chat(rng, thinking):
+    case = rng.choice([memory, memory, echo, counting, greeting])(rng, thinking)
     if rng.random() < 0.1:  # tools that are there are not always called
         case.request["tools"] = [CALCULATOR]
+    if rng.random() < 0.15:
+        case.messages.insert(0, {"role": "system", "content": rng.choice(SYSTEMS)})
     return case
+
+
+def small_talk(rng, thinking):
+    if rng.random() < 0.5:
+        return telling(rng, thinking)
+    question = rng.choice(list(SMALL_TALK))
+    messages = [user(question), answer(SMALL_TALK[question], "This is small talk." if thinking else "")]
+    return Case(None, messages, {"kind": "text", "answer": SMALL_TALK[question]}, thinking=thinking)
+
+
+def several_turns(rng, thinking):
+    """Two or three things after each other in one conversation; for training only."""
+    messages, tools = [], None
+    for _ in range(rng.randrange(2, 4)):
+        part = rng.choice([chat, small_talk, calculation, json_answer])(rng, thinking)
+        if held_out(part.about):
+            return Case(part.about, [], None)
+        tools = tools or part.request.get("tools")
+        messages += [message for message in part.messages if message["role"] != "system"]
+    return Case(None, messages, None, tools=tools, thinking=thinking)
 
 
 # --- pass keys in long contexts ---
@@ -222,7 +264,7 @@ def filler(rng, words):
     return sentences
 
 
-def passkey(rng, tokens):
+def passkey(rng, thinking, tokens):
     """A context of about `tokens` tokens: a word and a full stop are one each."""
     key = str(rng.randrange(10000, 100000))
     if rng.random() < 0.6:
@@ -236,7 +278,6 @@ def passkey(rng, tokens):
     sentences = filler(rng, max(1, tokens - 24 - 12 * len(hidden)))
     for sentence in hidden:
         sentences.insert(rng.randrange(len(sentences) + 1), sentence)
-    thinking = rng.random() < 0.3
     messages = [user(" ".join(sentences) + "\n\n" + question), answer(reply, f"I look for it: {key}." if thinking else "")]
     return Case(("passkey", key), messages, {"kind": "passkey", "answer": key}, thinking=thinking)
 
@@ -284,7 +325,7 @@ def cases_of(make, count, rng, wanted_held_out):
     """`count` cases, of one side; held-out ones differ from each other."""
     cases, seen = [], set()
     while len(cases) < count:
-        case = make(rng)
+        case = make(rng, rng.random() < 0.5)
         if held_out(case.about) != wanted_held_out or (wanted_held_out and repr(case.about) in seen):
             continue
         seen.add(repr(case.about))
@@ -306,21 +347,20 @@ def make_base(verses, out, count, rng):
 
 
 def make_conversations(out, window, count, cases, rng):
-    def short(r):
-        return passkey(r, r.randrange(40, 4 * window))
+    def passkeys(shortest, longest):
+        return lambda r, thinking: passkey(r, thinking, r.randrange(shortest, longest))
 
-    def long(r):
-        return passkey(r, r.randrange(4 * window, 17 * window))
-
-    for name, make, share in [("chat", chat, 1.0), ("calculator", calculation, 1.0), ("json", json_answer, 0.8),
-                              ("passkey_short", short, 1.0), ("passkey_long", long, 0.25)]:
+    for name, make, share in [("chat", chat, 1.0), ("small_talk", small_talk, 0.2), ("several_turns", several_turns, 0.5),
+                              ("calculator", calculation, 1.0), ("json", json_answer, 0.8),
+                              ("passkey_short", passkeys(40, 4 * window), 1.0),
+                              ("passkey_long", passkeys(4 * window, 17 * window), 0.25)]:
         lines = [case.training_line() for case in cases_of(make, max(1, int(count * share)), rng, False)]
         write_lines(f"{out}/instruct/{name}.jsonl", lines)
     for name, make in [("chat", chat), ("calculator", calculation), ("json", json_answer)]:
         held = cases_of(make, cases, rng, True)
         write_lines(f"{out}/heldout/{name}.jsonl", [case.task_line(name) for case in held])
     for times in [1, 2, 4, 8, 16]:
-        held = cases_of(lambda r, t=times: passkey(r, t * window), max(1, cases // 5), rng, True)
+        held = cases_of(passkeys(times * window, times * window + 1), max(1, cases // 5), rng, True)
         write_lines(f"{out}/heldout/passkey_{times}.jsonl",
                     [case.task_line(f"passkey, {times} windows") for case in held])
     with open(f"{out}/heldout/filler.txt", "w", encoding="utf-8", newline="\n") as file:
