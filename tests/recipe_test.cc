@@ -110,8 +110,7 @@ TEST_F(RecipeTest, TheProgramReadsWhatTheRecipeMakes) {
   ASSERT_EQ(measured.exit_code, 0) << measured.text;
   int64_t cases = 0;
   const json report = json::parse(measured.text);
-  for (const json& result : report["results"])
-    cases += result["count"].get<int64_t>();
+  for (const json& result : report["results"]) cases += result["count"].get<int64_t>();
   EXPECT_EQ(cases, 2 * 4);
 }
 

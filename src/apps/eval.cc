@@ -355,7 +355,7 @@ class Evaluation {
          {"case", number},
          {"group", one.group},
          {"right", outcome.right},
-         {"wanted", one.check == Check::kJson ? one.value.dump() : one.answer},
+         {"wanted", one.check == Check::kJson ? one.value : one.answer},
          {"replies", replies}});
   }
 

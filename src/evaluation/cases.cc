@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "chat/json_lines.h"
 #include "evaluation/calculator.h"
 
@@ -61,7 +62,8 @@ EvaluationCase ParseCase(const JsonValue& line) {
   if (result.check == Check::kJson) {
     const JsonValue* value = check->Find("value");
     if (!value) throw Error(ErrorCode::kInvalidArgument, "check.value: is missing");
-    result.value = ParseJson(DumpPythonJson(*value), "check.value");
+    result.value = DumpPythonJson(*value);
+    ParseJson(result.value, "check.value");  // an answer is read the same way, which is stricter
   } else if (result.check == Check::kCalculator) {
     result.expression = RequireText(*check, "expression");
     result.answer = Calculate(result.expression);
@@ -101,7 +103,7 @@ void Judge(const EvaluationCase& wanted, const Message& answer, CaseOutcome& out
       return;
     case Check::kJson:
       try {
-        outcome.right = ParseJson(content, "the answer") == wanted.value;
+        outcome.right = ParseJson(content, "the answer") == ParseJson(wanted.value, "check.value");
         outcome.is_json = true;
       } catch (const Error&) {
         // Then it is none: an outcome like any other.

@@ -6,7 +6,6 @@
 #include <string_view>
 #include <vector>
 
-#include "base/json.h"
 #include "chat/conversation.h"
 
 namespace toaster {
@@ -27,7 +26,7 @@ struct EvaluationCase {
   std::string group;  ///< cases of one name are counted together; the check's name if none is given
   std::string expression;  ///< kCalculator
   std::string answer;      ///< all but kJson; of kCalculator the result
-  nlohmann::json value;    ///< kJson
+  std::string value;       ///< kJson: as JSON text
 };
 
 /// Reads lines of a chat request (see ParseConversation()) with a `check`, for example

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -44,7 +45,7 @@ Needle MakeNeedle(const NeedleOptions& options, const std::string& question,
   const std::string sentence =
       fmt::format("The pass key is {0}. Remember it: {0} is the pass key.", needle.key);
   const auto text_of = [&](int64_t lines) {
-    const auto before = static_cast<int64_t>(options.depth * static_cast<double>(lines) + 0.5);
+    const auto before = std::llround(options.depth * static_cast<double>(lines));
     return Assemble(filler, random[1] % filler.size(), lines, std::clamp<int64_t>(before, 0, lines),
                     sentence, question);
   };
