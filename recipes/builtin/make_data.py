@@ -5,7 +5,7 @@
 
 VERSES is the King James Bible, a verse per line, as `bible -f 'Ge1:1-Re22:21'` prints it. OUT gets
 
-    base/       texts to continue: chapters, and lists that are repeated
+    base/       texts to continue: chapters, and lists and words that are repeated
     instruct/   conversations, as chat requests with all answers
     heldout/    a text, and cases for `toaster eval --tasks`, of the same kinds
 
@@ -312,6 +312,12 @@ def repeated_list(rng, longest):
     return f"{first}\nAgain: {' '.join(lines)}"
 
 
+def repeated_words(rng, longest):
+    """Words, then the same words in the same order: copying, with every word of the second half to learn from."""
+    words = " ".join(rng.choice(WORDS + NOUNS + ADJECTIVES) for _ in range(rng.randrange(3, longest)))
+    return f"{words}.\nAgain: {words}."
+
+
 # --- files ---
 
 def write_lines(path, lines):
@@ -341,7 +347,8 @@ def make_base(verses, out, count, rng):
     os.makedirs(f"{out}/heldout", exist_ok=True)
     with open(f"{out}/heldout/bible.txt", "w", encoding="utf-8", newline="\n") as file:
         file.write("\n".join(left) + "\n")
-    for name, longest, share in [("short", 6, 0.6), ("middle", 16, 0.3), ("long", 64, 0.1)]:
+    write_lines(f"{out}/base/words.jsonl", [{"text": repeated_words(rng, 60)} for _ in range(int(count * 0.4))])
+    for name, longest, share in [("short", 6, 0.5), ("middle", 16, 0.2), ("long", 64, 0.05)]:
         write_lines(f"{out}/base/lists_{name}.jsonl",
                     [{"text": repeated_list(rng, longest)} for _ in range(int(count * share))])
 
