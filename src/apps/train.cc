@@ -1,10 +1,14 @@
+#include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 
 #include "apps/commands.h"
@@ -73,10 +77,36 @@ class ProgressLine {
   std::chrono::steady_clock::time_point shown_;
 };
 
+// Keeps a second process out of the run's folder while it lives.
+class RunLock {
+ public:
+  explicit RunLock(const fs::path& folder) {
+    std::error_code error;
+    fs::create_directories(folder, error);
+    descriptor_ = open((folder / ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor_ < 0) {
+      throw Error(ErrorCode::kIo, fmt::format("{}: cannot be written to: {}", folder.string(),
+                                              std::strerror(errno)));
+    }
+    if (flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+    close(descriptor_);
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{}: another process trains there; stop it or choose another output",
+                            folder.string()));
+  }
+  ~RunLock() { close(descriptor_); }
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+
+ private:
+  int descriptor_ = -1;
+};
+
 // False if the run was stopped.
 bool Train(const Options& options) {
   const InterruptScope interrupt(InterruptScope::Second::kKills);
   const TrainingConfig config = TrainingConfig::Load(options.config);
+  const RunLock lock(config.output);
   const fs::path companions = config.tokenizer.empty() ? config.init : config.tokenizer;
   const Tokenizer tokenizer = companions.empty()
                                   ? Tokenizer::Bytes(config.model.vocab_size)
@@ -110,12 +140,6 @@ bool Train(const Options& options) {
          line.Show(report);
        },
        [&](const std::string& note) { line.Note(note); }, [] { return InterruptScope::Raised(); }});
-  std::error_code error;
-  fs::create_directories(config.output, error);
-  if (error) {
-    throw Error(ErrorCode::kIo,
-                fmt::format("cannot make {}: {}", config.output.string(), error.message()));
-  }
   log = std::make_unique<TrainingLog>(config.output / "log.jsonl", trainer.step());
   if (!trainer.Run()) {
     line.Note(

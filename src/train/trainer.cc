@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "base/check.h"
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/flush_denormals.h"
@@ -149,6 +150,7 @@ void Trainer::Restore() {
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     try {
       state_ = LoadTrainingCheckpoint(Folder(), *step, identity_, *weights_, *optimizer_);
+      CHECK(state_.position.next <= data_.documents(), "{}", state_.position.next);
       events_.note(fmt::format("goes on after step {}", state_.step));
       return;
     } catch (const Error& error) {
@@ -318,11 +320,13 @@ bool Trainer::Run() {
       if (validation_.documents() > 0) report.validation = Validate();
     }
     saved = last || state_.step % config_.checkpoint_steps == 0;
+    // Told before it is saved: a step that is done again is told again, one that is not would be
+    // missing.
+    events_.step(report);
     if (saved) {
       state_.rollbacks = 0;
       Save();
     }
-    events_.step(report);
   }
   return true;
 }

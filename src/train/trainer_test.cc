@@ -171,8 +171,9 @@ TEST_F(TrainerTest, ADamagedCheckpointIsNamedAndPassedOver) {
   const fs::path file = TrainingCheckpointFile(folder, 5);
   const auto size = static_cast<int64_t>(fs::file_size(file));
   const std::string sound = test::ReadFile(file);
-  // The header, the numbers, and cut short.
-  for (const int64_t place : {int64_t{20}, size / 2, size - 1, int64_t{-1}}) {
+  // The header, the numbers, the place in the data, the checksum, and cut short.
+  const auto position = static_cast<int64_t>(sound.find("\"next_document\":") + 16);
+  for (const int64_t place : {int64_t{20}, size / 2, position, size - 1, int64_t{-1}}) {
     std::string damaged = sound;
     if (place < 0) {
       damaged.resize(damaged.size() / 3);
@@ -296,9 +297,14 @@ TEST(TrainingLogTest, DropsWhatIsDoneAgainAndHalfLines) {
   TrainingLog log(file, 3);
   report.step = 4;
   log.Append(report);
-  const std::vector<std::string> lines = TrainingLog::Lines(file);
+  std::vector<std::string> lines = TrainingLog::Lines(file);
   ASSERT_EQ(lines.size(), 4u);
   EXPECT_THAT(lines[3], HasSubstr("\"step\":4,"));
+  report.step = 2;  // after a return to an earlier step
+  log.Append(report);
+  lines = TrainingLog::Lines(file);
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_THAT(lines[1], HasSubstr("\"step\":2,"));
 }
 
 TEST(TrainingFlopsTest, CountsActiveWeightsSixTimes) {

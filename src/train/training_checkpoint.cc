@@ -49,11 +49,8 @@ std::vector<Stretch> StretchesOf(TrainedWeights& weights, Optimizer& optimizer) 
   return stretches;
 }
 
-std::string DigestOf(const std::vector<Stretch>& stretches) {
-  Digest digest;
-  for (const Stretch& stretch : stretches)
-    digest.AddValues(std::span<const uint8_t>(stretch.bytes));
-  return digest.Hex();
+std::string_view TextOf(const StoredTensor& tensor) {
+  return {reinterpret_cast<const char*>(tensor.data), static_cast<size_t>(tensor.bytes)};
 }
 
 [[noreturn]] void Damaged(const fs::path& file, const std::string& what) {
@@ -104,7 +101,6 @@ void SaveTrainingCheckpoint(const fs::path& folder, const std::string& identity,
   const std::string text = nlohmann::json{
       {"version", 1},
       {"identity", identity},
-      {"digest", DigestOf(stretches)},
       {"step", state.step},
       {"optimizer_steps", optimizer.steps()},
       {"epoch", state.position.epoch},
@@ -114,6 +110,11 @@ void SaveTrainingCheckpoint(const fs::path& folder, const std::string& identity,
        state.rollbacks}}.dump();
   std::vector<uint8_t> bytes(text.begin(), text.end());
   stretches.push_back({"state", StoredType::kU8, bytes});
+  Digest sum;
+  for (const Stretch& stretch : stretches) sum.AddValues(std::span<const uint8_t>(stretch.bytes));
+  const std::string hex = sum.Hex();
+  std::vector<uint8_t> digest(hex.begin(), hex.end());
+  stretches.push_back({"digest", StoredType::kU8, digest});
   std::vector<PlannedTensor> tensors;
   for (const Stretch& stretch : stretches) {
     tensors.push_back(
@@ -136,12 +137,24 @@ TrainingState LoadTrainingCheckpoint(const fs::path& folder, int64_t step,
                                      Optimizer& optimizer) {
   const fs::path path = TrainingCheckpointFile(folder, step);
   const SafetensorsFile file(path);
-  const StoredTensor* text = file.Find("state");
-  if (text == nullptr) Damaged(path, "has no \"state\"");
-  const nlohmann::json json = ParseJson(
-      {reinterpret_cast<const char*>(text->data), static_cast<size_t>(text->bytes)}, path.string());
   std::vector<Stretch> stretches = StretchesOf(weights, optimizer);
+  Digest digest;
+  for (const Stretch& stretch : stretches) {
+    const StoredTensor* stored = file.Find(stretch.name);
+    if (stored == nullptr || stored->bytes != static_cast<int64_t>(stretch.bytes.size()))
+      Damaged(path, fmt::format("\"{}\" is missing or of a wrong size", stretch.name));
+    digest.AddValues(std::span(stored->data, stretch.bytes.size()));
+  }
+  const StoredTensor* state_text = file.Find("state");
+  if (state_text == nullptr) Damaged(path, "has no \"state\"");
+  digest.AddValues(std::span(state_text->data, static_cast<size_t>(state_text->bytes)));
+  const StoredTensor* sum = file.Find("digest");
+  if (sum == nullptr || TextOf(*sum) != digest.Hex())
+    Damaged(path, "its contents do not fit their checksum");
+
+  const nlohmann::json json = ParseJson(TextOf(*state_text), path.string());
   TrainingState state;
+  int64_t optimizer_steps = 0;
   try {
     if (json.at("version") != 1) Damaged(path, "is of a version that this program does not know");
     if (json.at("identity") != identity) {
@@ -151,22 +164,19 @@ TrainingState LoadTrainingCheckpoint(const fs::path& folder, int64_t step,
                               path.string()));
     }
     state.step = json.at("step");
-    if (state.step != step) Damaged(path, "holds another step than its name says");
     state.position = {json.at("epoch"), json.at("next_document")};
     state.average_loss = json.at("average_loss");
     state.rollbacks = json.at("rollbacks");
-    Digest digest;
-    for (const Stretch& stretch : stretches) {
-      const StoredTensor* stored = file.Find(stretch.name);
-      if (stored == nullptr || stored->bytes != static_cast<int64_t>(stretch.bytes.size()))
-        Damaged(path, fmt::format("\"{}\" is missing or of a wrong size", stretch.name));
-      digest.AddValues(std::span(stored->data, stretch.bytes.size()));
-    }
-    if (json.at("digest") != digest.Hex()) Damaged(path, "its numbers do not fit their checksum");
-    optimizer.set_steps(json.at("optimizer_steps"));
+    optimizer_steps = json.at("optimizer_steps");
   } catch (const nlohmann::json::exception& error) {
     Damaged(path, fmt::format("its \"state\" is not readable ({})", error.what()));
   }
+  // Whoever wrote the file may have computed a checksum over anything.
+  if (state.step != step || state.position.epoch < 0 || state.position.next < 0 ||
+      state.rollbacks < 0 || optimizer_steps < 0) {
+    Damaged(path, "its \"state\" holds a number out of range, or of another step");
+  }
+  optimizer.set_steps(optimizer_steps);
   for (const Stretch& stretch : stretches)
     std::memcpy(stretch.bytes.data(), file.Find(stretch.name)->data, stretch.bytes.size());
   return state;

@@ -178,7 +178,9 @@ TrainingConfig TrainingConfig::Parse(std::string_view json, const fs::path& fold
     const std::string text = reader.Text(key);
     return text.empty() ? fs::path() : folder / text;
   };
+  // One name for one checkpoint: it is part of the run's identity.
   config.init = path("init");
+  if (!config.init.empty()) config.init = fs::weakly_canonical(config.init);
   config.tokenizer = path("tokenizer");
   config.output = path("output");
   if (config.output.empty()) reader.Fail("output", "is missing: the folder for the run");
@@ -231,6 +233,8 @@ TrainingConfig TrainingConfig::Parse(std::string_view json, const fs::path& fold
   if (config.spike_ratio > 0 && config.spike_ratio <= 1)
     reader.Fail("spike_ratio", "has to be more than 1, or 0 to take every loss");
   reader.Number("init_deviation", 0, 1e3, config.init_deviation);
+  if (config.init_deviation > 0 && !config.init.empty())
+    reader.Fail("init_deviation", "is of random weights, and \"init\" gives others");
   int64_t seed = 0;
   reader.Integer("seed", 0, seed);
   config.seed = static_cast<uint64_t>(seed);
@@ -268,7 +272,7 @@ std::string TrainingConfig::Identity() const {
   const OptimizerSettings& o = optimizer;
   return Json{
       {"model", model.ToJson()},
-      {"init", init.lexically_normal().string()},
+      {"init", init.string()},
       {"tokens", {sequence_tokens, batch_tokens, pass_tokens}},
       {"stages", list},
       {"rate",

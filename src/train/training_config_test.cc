@@ -107,6 +107,18 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{R"({"spike_ratio": 0.5})", "\"spike_ratio\" has to be more than 1"},
         Mistake{R"({"seed": -1})", "\"seed\" has to be a whole number"}));
 
+TEST(TrainingConfigTest, ACheckpointToStartFromHasOneName) {
+  Json json = Small();
+  json.erase("model");
+  const std::filesystem::path init = test::GoldenCheckpoint("g1_minimal");
+  json["init"] = init.string();
+  const std::string identity = Parse(json).Identity();
+  json["init"] = (init / ".." / "checkpoint").string();
+  EXPECT_EQ(Parse(json).Identity(), identity);
+  json["init_deviation"] = 0.1;
+  EXPECT_THROW(Parse(json), Error);
+}
+
 TEST(TrainingConfigTest, NamesTheFileThatIsNoJson) {
   try {
     TrainingConfig::Parse("{", "", "t.json");

@@ -3,9 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
-#include <fstream>
-#include <numeric>
 
 #include "base/check.h"
 #include "base/digest.h"
@@ -13,6 +10,7 @@
 #include "base/mapped_file.h"
 #include "base/random.h"
 #include "chat/conversation.h"
+#include "chat/json_lines.h"
 #include "chat/render_prompt.h"
 #include "tokenizer/special_tokens.h"
 
@@ -130,12 +128,25 @@ class FileReader {
   std::vector<uint8_t> wanted_;
 };
 
-void AddJsonLine(FileReader& reader, std::string_view line) {
-  const JsonValue json = ParsePythonJson(line, "the line");
-  const JsonValue* text = json.is_object() ? json.Find("text") : nullptr;
+void AddJsonLine(FileReader& reader, const JsonValue& json) {
+  const JsonValue* text = json.Find("text");
   if (text == nullptr) return reader.AddConversation(ParseConversation(json));
   if (!text->is_string()) throw Error(ErrorCode::kInvalidArgument, "\"text\" has to be a string");
   reader.AddText(text->text);
+}
+
+// Text with lines that separate documents.
+void AddTexts(FileReader& reader, std::string_view all) {
+  size_t begin = 0;  // of the document at hand
+  for (size_t at = 0; at < all.size();) {
+    const size_t end = std::min(all.find('\n', at), all.size());
+    if (all.substr(at, end - at) == kSeparator) {
+      reader.AddText(all.substr(begin, at - begin));
+      begin = std::min(end + 1, all.size());
+    }
+    at = end + 1;
+  }
+  reader.AddText(all.substr(begin));
 }
 
 }  // namespace
@@ -152,37 +163,24 @@ TrainingData TrainingData::Read(const std::vector<fs::path>& paths, const Tokeni
     total += static_cast<int64_t>(files.back().bytes().size());
   }
   FileReader reader(tokenizer, texts, sequence_tokens, data);
-  const auto tell = [&](int64_t now) {
-    if (progress && !progress(now, total))
+  const auto tell = [&] {
+    if (progress && !progress(done, total))
       throw Error(ErrorCode::kCancelled, "stopped while the data were read");
   };
   for (size_t i = 0; i < names.size(); ++i) {
     const auto bytes = files[i].bytes();
     const std::string_view all(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    const bool lines = names[i].extension() == ".jsonl";
-    int64_t number = 0;
-    size_t begin = 0;  // of the document at hand
-    for (size_t at = 0; at < all.size();) {
-      const size_t end = std::min(all.find('\n', at), all.size());
-      const std::string_view line = all.substr(at, end - at);
-      at = std::min(end + 1, all.size());
-      ++number;
-      if (lines && line.find_first_not_of(" \t\r") != std::string_view::npos) {
-        try {
-          AddJsonLine(reader, line);
-        } catch (const Error& error) {
-          throw Error(error.code(),
-                      fmt::format("{}, line {}: {}", names[i].string(), number, error.what()));
-        }
-      } else if (!lines && line == kSeparator) {
-        reader.AddText(all.substr(begin, end - line.size() - begin));
-        begin = at;
-      }
-      if (number % 1024 == 0) tell(done + static_cast<int64_t>(at));
+    if (names[i].extension() == ".jsonl") {
+      int64_t lines = 0;
+      ForEachJsonLine(all, names[i].string(), [&](const JsonValue& json) {
+        AddJsonLine(reader, json);
+        if (++lines % 1024 == 0) tell();
+      });
+    } else {
+      AddTexts(reader, all);
     }
-    if (!lines) reader.AddText(all.substr(begin));
     done += static_cast<int64_t>(all.size());
-    tell(done);
+    tell();
   }
   return data;
 }

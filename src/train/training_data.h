@@ -20,7 +20,8 @@ struct DataPosition {
   bool operator==(const DataPosition&) const = default;
 };
 
-/// Told the bytes of text read so far and the bytes in all; false asks to stop.
+/// Told, now and then, the bytes of the files that are done and the bytes in all; false asks to
+/// stop.
 using ReadProgress = std::function<bool(int64_t done, int64_t total)>;
 
 /// Documents as tokens, in memory: four bytes a token, one more where not every token is to be

@@ -87,7 +87,7 @@ TEST_F(TrainingDataTest, SkipsBlankLinesAndNamesBadOnes) {
       Read("bad.jsonl", std::string("{\"text\": \"x\"}\n") + bad);
       ADD_FAILURE() << "accepted " << bad;
     } catch (const Error& error) {
-      EXPECT_THAT(error.what(), HasSubstr("bad.jsonl, line 2: ")) << bad;
+      EXPECT_THAT(error.what(), HasSubstr("bad.jsonl:2: ")) << bad;
     }
   }
   EXPECT_THROW(TrainingData::Read({folder_.path() / "nowhere"}, tokenizer_, texts_, 10), Error);

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/new_file.h"
 
 namespace toaster {
 
@@ -35,22 +36,25 @@ std::vector<std::string> TrainingLog::Lines(const fs::path& path) {
   return lines;
 }
 
-TrainingLog::TrainingLog(const fs::path& path, int64_t step) : path_(path) {
-  std::vector<std::string> kept;
-  if (fs::exists(path)) {
-    for (std::string& line : Lines(path)) {
+TrainingLog::TrainingLog(const fs::path& path, int64_t step) : path_(path) { Rewind(step); }
+
+void TrainingLog::Rewind(int64_t step) {
+  std::string kept;
+  if (fs::exists(path_)) {
+    for (const std::string& line : Lines(path_)) {
       const auto json = nlohmann::json::parse(line);
-      if (json.is_object() && json.value("step", int64_t{0}) <= step)
-        kept.push_back(std::move(line));
+      if (json.is_object() && json.value("step", int64_t{0}) <= step) kept += line + "\n";
     }
   }
-  file_.reset(std::fopen(path.c_str(), "w"));
-  if (!file_) Refused(path, "cannot be written");
-  for (const std::string& line : kept) std::fprintf(file_.get(), "%s\n", line.c_str());
-  if (std::fflush(file_.get()) != 0) Refused(path, "cannot be written");
+  WriteWholeFile(path_, kept);
+  file_.reset(std::fopen(path_.c_str(), "a"));
+  if (!file_) Refused(path_, "cannot be written");
+  last_step_ = step;
 }
 
 void TrainingLog::Append(const StepReport& report) {
+  if (report.step <= last_step_) Rewind(report.step - 1);
+  last_step_ = report.step;
   const LossValues& losses = report.losses;
   nlohmann::ordered_json json = {{"step", report.step},
                                  {"stage", report.stage + 1},
