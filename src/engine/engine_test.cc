@@ -21,12 +21,10 @@ std::vector<int32_t> ReadAll(EngineStream& stream) {
   std::vector<int32_t> tokens;
   EngineToken token;
   for (;;) {
+    // However slow the machine is: an end that never comes is for the test runner to see.
     const EngineStream::Next next = stream.Wait(60s, token);
-    if (next != EngineStream::Next::kToken) {
-      EXPECT_EQ(next, EngineStream::Next::kEnd);
-      return tokens;
-    }
-    tokens.push_back(token.token);
+    if (next == EngineStream::Next::kEnd) return tokens;
+    if (next == EngineStream::Next::kToken) tokens.push_back(token.token);
   }
 }
 
