@@ -1,7 +1,7 @@
 // Forward and backward of a batch, and the optimiser's step, on a model of 18.9 million parameters:
 // hidden size 256, eight layers of all kinds, eight experts of which two are used, four sequences
-// of 1,024 tokens. Counters: tokens per second, and multiply-adds in matrix products (six per
-// weight that a token meets) per second as a share of the BF16 limit measured in the same run.
+// of 1,024 tokens. Counters: tokens per second, and additions and multiplications in matrix
+// products per second (TrainingFlopsPerToken); the Limits benchmarks tell what the machine allows.
 //
 //   toaster_bench --benchmark_filter=Training
 
@@ -14,6 +14,7 @@
 #include "base/random.h"
 #include "base/thread_pool.h"
 #include "train/optimizer.h"
+#include "train/trainer.h"
 #include "train/training_pass.h"
 
 namespace toaster {
@@ -34,22 +35,6 @@ Config BenchConfig() {
   config.moe_intermediate_size = 256;
   config.Validate("the benchmark");
   return config;
-}
-
-// Weights that a token meets in products: all matrices but the embedding, two of eight experts.
-double ActiveWeights(const Config& config) {
-  double sum = 0;
-  for (const TensorSpec& spec : ListTensors(config)) {
-    if (spec.columns == 0 || spec.name == "embed.weight" || spec.role == TensorRole::kIndexTable)
-      continue;
-    const double share = spec.routed_expert ? static_cast<double>(config.num_experts_per_tok) /
-                                                  static_cast<double>(config.n_routed_experts)
-                                            : 1.0;
-    // The draft block uses the head once more.
-    const double uses = spec.name == "head.weight" && config.num_nextn_predict_layers > 0 ? 2 : 1;
-    sum += share * uses * static_cast<double>(spec.rows * spec.columns);
-  }
-  return sum;
 }
 
 class Trained {
@@ -111,9 +96,9 @@ void Training(benchmark::State& state, bool step) {
   state.counters["parameters"] = parameters;
   state.counters["tokens_per_s"] =
       benchmark::Counter(static_cast<double>(tokens), benchmark::Counter::kIsRate);
-  state.counters["flops"] =
-      benchmark::Counter(static_cast<double>(tokens) * 6 * ActiveWeights(trained.weights.config()),
-                         benchmark::Counter::kIsRate);
+  state.counters["flops"] = benchmark::Counter(
+      static_cast<double>(tokens) * TrainingFlopsPerToken(trained.weights.config()),
+      benchmark::Counter::kIsRate);
 }
 
 BENCHMARK_CAPTURE(Training, gradients, false)->Unit(benchmark::kMillisecond)->UseRealTime();
