@@ -1,6 +1,6 @@
 # The short way to everything; CMakePresets.json is the long one.
 JOBS ?= $(shell nproc)
-PACKAGES = g++ cmake ninja-build pkg-config nlohmann-json3-dev libpcre2-dev libcli11-dev libfmt-dev \
+PACKAGES = g++ cmake ninja-build pkg-config python3 nlohmann-json3-dev libpcre2-dev libcli11-dev libfmt-dev \
            libxxhash-dev libssl-dev libedit-dev libcpp-httplib-dev libgtest-dev libgmock-dev libbenchmark-dev gnuplot-nox
 FUZZ_SECONDS ?= 600
 

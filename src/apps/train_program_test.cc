@@ -129,9 +129,9 @@ TEST_F(TrainProgram, NamesWhatIsWrong) {
   EXPECT_THAT(output.text, HasSubstr("log.jsonl"));
 }
 
-using LongTrainProgram = TrainProgram;
+using TrainProgramLongTest = TrainProgram;
 
-TEST_F(LongTrainProgram, FiftyKillsChangeNothing) {
+TEST_F(TrainProgramLongTest, FiftyKillsChangeNothing) {
   KillsChangeNothing(50, 40, std::chrono::milliseconds(8000));
 }
 
