@@ -53,10 +53,13 @@ void Bench(Options& options) {
   RunBenchmark(*running, profile, options.benchmark, [&](const BenchmarkRun& run) {
     report.runs.push_back(run);
     // Figures come in as they are made; what a program reads is printed whole at the end.
-    fmt::print(quiet ? stderr : stdout, "{}\n", RunText(run, report.limits));
-    if (options.profile && !quiet) fmt::print("{}", ProfileText(run, report.limits));
+    fmt::print(quiet ? stderr : stdout, "{}\n", RunText(run));
+    if (options.profile && !quiet) fmt::print("{}", ProfileText(run));
     std::fflush(stdout);
   });
+  std::vector<MachineLimits> limits;
+  for (const BenchmarkRun& run : report.runs) limits.push_back(run.limits);
+  if (!limits.empty()) report.limits = MedianLimits(limits);
   report.peak_resident_bytes = CurrentMemoryUse().peak;
   if (options.json) fmt::print("{}", ReportJson(report, options.profile));
   if (options.csv) fmt::print("{}", ReportCsv(report));

@@ -25,7 +25,14 @@ std::string Share(double share) {
   return share > 0 ? fmt::format("{:.1f} %", 100 * share) : std::string("-");
 }
 
-Json ProfileJson(const BenchmarkRun& run, const MachineLimits& limits) {
+Json LimitsJson(const MachineLimits& limits) {
+  return {{"read_gb_per_s", Known(limits.read_bytes_per_s)},
+          {"bf16_gflop_per_s", Known(limits.bf16_flops_per_s)},
+          {"int8_gop_per_s", Known(limits.int8_ops_per_s)},
+          {"fp32_gflop_per_s", Known(limits.float_flops_per_s)}};
+}
+
+Json ProfileJson(const BenchmarkRun& run) {
   Json operations = Json::array();
   const double total = run.profile.Total().seconds;
   for (const Profile::Operation& operation : run.profile.operations()) {
@@ -37,7 +44,7 @@ Json ProfileJson(const BenchmarkRun& run, const MachineLimits& limits) {
          {"bytes", operation.work.bytes},
          {"flops", operation.work.flops()},
          {"int8_ops", operation.work.int8_ops},
-         {"share_of_limit", operation.work.LeastSeconds(limits) / operation.seconds}});
+         {"share_of_limit", operation.work.LeastSeconds(run.limits) / operation.seconds}});
   }
   return operations;
 }
@@ -60,18 +67,18 @@ std::string HeaderText() {
                      "of limit");
 }
 
-std::string RunText(const BenchmarkRun& run, const MachineLimits& limits) {
+std::string RunText(const BenchmarkRun& run) {
   const auto tokens = static_cast<double>(run.tokens);
-  const double share = run.ShareOfLimit(limits);
+  const double share = run.ShareOfLimit();
   return fmt::format(
       "{:<8} {:>8} {:>8} {:>6} {:>10.2f} {:>18} {:>12} {:>10} {:>10}", run.kind, run.tokens,
       run.depth, run.batch, run.tokens_per_second(),
       fmt::format("{:.2f}..{:.2f}", tokens / run.most_seconds, tokens / run.least_seconds),
       BytesText(run.work.bytes / tokens), CountText(run.work.flops() / tokens),
-      share > 0 ? fmt::format("{} {}", Share(share), run.Limit(limits)) : "-");
+      share > 0 ? fmt::format("{} {}", Share(share), run.Limit()) : "-");
 }
 
-std::string ProfileText(const BenchmarkRun& run, const MachineLimits& limits) {
+std::string ProfileText(const BenchmarkRun& run) {
   const Profile::Operation total = run.profile.Total();
   std::string text = fmt::format("  {:<34} {:>7} {:>8} {:>7} {:>9} {:>11} {:>9}\n", "operation",
                                  "calls", "ms", "time", "GB/s", "GFLOP/s", "of limit");
@@ -84,16 +91,15 @@ std::string ProfileText(const BenchmarkRun& run, const MachineLimits& limits) {
         1e3 * operation.seconds, Share(operation.seconds / total.seconds),
         operation.work.bytes / operation.seconds / kGiga,
         (operation.work.flops() + operation.work.int8_ops) / operation.seconds / kGiga,
-        Share(operation.work.LeastSeconds(limits) / operation.seconds));
+        Share(operation.work.LeastSeconds(run.limits) / operation.seconds));
   }
   return text;
 }
 
 std::string ReportJson(const BenchReport& report, bool profile) {
-  const MachineLimits& limits = report.limits;
   Json runs = Json::array();
   for (const BenchmarkRun& run : report.runs) {
-    const double share = run.ShareOfLimit(limits);
+    const double share = run.ShareOfLimit();
     Json json = {{"kind", run.kind},
                  {"tokens", run.tokens},
                  {"depth", run.depth},
@@ -105,19 +111,17 @@ std::string ReportJson(const BenchReport& report, bool profile) {
                  {"bytes", run.work.bytes},
                  {"flops", run.work.flops()},
                  {"int8_ops", run.work.int8_ops},
-                 {"limit", share > 0 ? Json(run.Limit(limits)) : Json(nullptr)},
-                 {"share_of_limit", share > 0 ? Json(share) : Json(nullptr)}};
-    if (profile) json["operations"] = ProfileJson(run, limits);
+                 {"limit", share > 0 ? Json(run.Limit()) : Json(nullptr)},
+                 {"share_of_limit", share > 0 ? Json(share) : Json(nullptr)},
+                 {"limits", LimitsJson(run.limits)}};
+    if (profile) json["operations"] = ProfileJson(run);
     runs.push_back(std::move(json));
   }
+  Json limits = LimitsJson(report.limits);
+  limits["disk_gb_per_s"] = Known(report.disk_bytes_per_s.value_or(0));
   const Json document = {{"model", report.model},
                          {"backend", report.backend},
-                         {"limits",
-                          {{"read_gb_per_s", Known(limits.read_bytes_per_s)},
-                           {"bf16_gflop_per_s", Known(limits.bf16_flops_per_s)},
-                           {"int8_gop_per_s", Known(limits.int8_ops_per_s)},
-                           {"fp32_gflop_per_s", Known(limits.float_flops_per_s)},
-                           {"disk_gb_per_s", Known(report.disk_bytes_per_s.value_or(0))}}},
+                         {"limits", limits},
                          {"open_s", report.open_seconds},
                          {"peak_rss_bytes", report.peak_resident_bytes},
                          {"runs", runs}};
@@ -127,11 +131,11 @@ std::string ReportJson(const BenchReport& report, bool profile) {
 std::string ReportCsv(const BenchReport& report) {
   std::string text = "kind,tokens,depth,batch,tokens_per_s,bytes,flops,limit,share_of_limit\n";
   for (const BenchmarkRun& run : report.runs) {
-    const double share = run.ShareOfLimit(report.limits);
-    text += fmt::format("{},{},{},{},{:.4f},{:.0f},{:.0f},{},{}\n", run.kind, run.tokens, run.depth,
-                        run.batch, run.tokens_per_second(), run.work.bytes, run.work.flops(),
-                        share > 0 ? run.Limit(report.limits) : "",
-                        share > 0 ? fmt::format("{:.4f}", share) : "");
+    const double share = run.ShareOfLimit();
+    text +=
+        fmt::format("{},{},{},{},{:.4f},{:.0f},{:.0f},{},{}\n", run.kind, run.tokens, run.depth,
+                    run.batch, run.tokens_per_second(), run.work.bytes, run.work.flops(),
+                    share > 0 ? run.Limit() : "", share > 0 ? fmt::format("{:.4f}", share) : "");
   }
   return text;
 }

@@ -60,10 +60,12 @@ struct Measurement {
 };
 
 // Calls `measure` (once more than counted) and sums up.
-BenchmarkRun Measure(BenchmarkRun run, int64_t repeat, Profile& profile,
+BenchmarkRun Measure(BenchmarkRun run, int64_t repeat, RunningModel& model, Profile& profile,
                      const std::function<void()>& measure) {
   std::vector<Measurement> measurements;
+  std::vector<MachineLimits> limits;
   for (int64_t i = -1; i < repeat; ++i) {
+    if (i >= 0) limits.push_back(model.backend().MeasureLimits());
     profile.Clear();
     const auto start = std::chrono::steady_clock::now();
     measure();
@@ -78,6 +80,8 @@ BenchmarkRun Measure(BenchmarkRun run, int64_t repeat, Profile& profile,
   const Measurement& median = measurements[measurements.size() / 2];
   run.seconds = median.seconds;
   run.work = median.work;
+  limits.push_back(model.backend().MeasureLimits());
+  run.limits = MedianLimits(limits);
   run.least_seconds = measurements.front().seconds;
   run.most_seconds = measurements.back().seconds;
   return run;
@@ -103,7 +107,7 @@ BenchmarkRun BenchmarkPrefill(RunningModel& model, Profile& profile, int64_t len
   RandomSource random(options.seed, 1);
   const std::vector<int32_t> tokens = RandomTokens(model.config(), length, random);
   Tensor streams, last, logits;
-  return Measure(std::move(run), options.repeat, profile, [&] {
+  return Measure(std::move(run), options.repeat, model, profile, [&] {
     const auto cache = model.model().NewCache();
     for (int64_t first = 0; first < length; first += options.chunk) {
       const int64_t count = std::min(options.chunk, length - first);
@@ -131,7 +135,7 @@ BenchmarkRun BenchmarkDecode(RunningModel& model, Profile& profile, int64_t dept
               options.seed + static_cast<uint64_t>(i));
   }
   Tensor streams, logits;
-  return Measure(std::move(run), options.repeat, profile, [&] {
+  return Measure(std::move(run), options.repeat, model, profile, [&] {
     for (int64_t step = 0; step < options.steps; ++step) {
       const std::vector<int32_t> tokens = RandomTokens(model.config(), batch, random);
       std::vector<SequenceChunk> chunks;
@@ -188,6 +192,19 @@ void FillCache(SequenceCache& cache, const Config& config, const Backend& backen
     AppendRows(block.keys, keys, length / ratio, random);
   }
   cache.Advance(length);
+}
+
+MachineLimits MedianLimits(std::span<const MachineLimits> limits) {
+  const auto median = [&](double MachineLimits::*limit) {
+    std::vector<double> values;
+    for (const MachineLimits& one : limits) values.push_back(one.*limit);
+    std::sort(values.begin(), values.end());
+    return values.empty() ? 0 : values[values.size() / 2];
+  };
+  return {.read_bytes_per_s = median(&MachineLimits::read_bytes_per_s),
+          .bf16_flops_per_s = median(&MachineLimits::bf16_flops_per_s),
+          .int8_ops_per_s = median(&MachineLimits::int8_ops_per_s),
+          .float_flops_per_s = median(&MachineLimits::float_flops_per_s)};
 }
 
 void RunBenchmark(RunningModel& model, Profile& profile, const BenchmarkOptions& options,

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,13 +33,13 @@ struct BenchmarkRun {
   double least_seconds = 0, most_seconds = 0;
   Work work;        ///< of the median measurement
   Profile profile;  ///< of all measurements together
+  /// What the machine allowed meanwhile: medians of what was measured between the measurements.
+  MachineLimits limits;
   double tokens_per_second() const { return static_cast<double>(tokens) / seconds; }
   /// The share of the speed that memory and arithmetic allow; 0 where limits are not known.
-  double ShareOfLimit(const MachineLimits& limits) const {
-    return work.LeastSeconds(limits) / seconds;
-  }
+  double ShareOfLimit() const { return work.LeastSeconds(limits) / seconds; }
   /// "read" or "compute": which of them binds.
-  const char* Limit(const MachineLimits& limits) const {
+  const char* Limit() const {
     return work.MemorySeconds(limits) >= work.ComputeSeconds(limits) ? "read" : "compute";
   }
 };
@@ -48,9 +49,13 @@ struct BenchmarkRun {
 void FillCache(SequenceCache& cache, const Config& config, const Backend& backend, int64_t length,
                uint64_t seed);
 
+/// The median of each limit.
+MachineLimits MedianLimits(std::span<const MachineLimits> limits);
+
 /// Measures everything `options` asks for with `model`, whose backend writes to `profile`; `done`
-/// is told each run as it ends. The first measurement of each run is not counted. Throws
-/// Error(kInvalidArgument) for what exceeds the model's limit.
+/// is told each run as it ends. The first measurement of each run is not counted. Before each one
+/// the backend's limits are measured, because what a shared machine allows changes from one minute
+/// to the next. Throws Error(kInvalidArgument) for what exceeds the model's limit.
 void RunBenchmark(RunningModel& model, Profile& profile, const BenchmarkOptions& options,
                   const std::function<void(const BenchmarkRun&)>& done);
 

@@ -1,5 +1,6 @@
 #include "backend/cpu/kernels/limits.h"
 
+#include <fmt/format.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -15,8 +16,9 @@ namespace toaster::kernels {
 
 namespace {
 
-constexpr int kAttempts = 7;
-constexpr int64_t kReadBytes = int64_t{1} << 30;
+constexpr int kAttempts = 4;
+// More than any cache holds of it from one attempt to the next.
+constexpr int64_t kReadBytes = int64_t{384} << 20;
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -44,7 +46,8 @@ class HugeMemory {
     data_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data_ == MAP_FAILED) {
       throw Error(ErrorCode::kOutOfMemory,
-                  "no memory to measure the machine with; free 1 GiB and try again");
+                  fmt::format("no memory to measure the machine with; free {} MiB and try again",
+                              bytes >> 20));
     }
     madvise(data_, bytes, MADV_HUGEPAGE);
   }
