@@ -101,7 +101,7 @@ std::string ParseContent(const JsonValue& message, bool tool_result, const std::
     } else if (tool_result) {
       text += fmt::format("[Unsupported {}]", type);
     } else {
-      Refuse(fmt::format("{}: parts of type {} are not supported; send text", place,
+      Refuse(fmt::format("{}.type: parts of type {} are not supported; send text", place,
                          DumpPythonString(type.substr(0, 60))));
     }
   }
@@ -112,8 +112,11 @@ std::vector<JsonValue> ParseTools(const JsonValue& tools, const std::string& whe
   std::vector<JsonValue> functions;
   for (const JsonValue& tool : RequireArray(tools, where)) {
     const std::string place = fmt::format("{}[{}]", where, functions.size());
-    const JsonValue* function = Given(RequireObject(tool, place), "function");
-    if (!function) Refuse(place + ".function: is missing; only tools of type function are known");
+    const JsonValue* type = Given(RequireObject(tool, place), "type");
+    if (type && RequireString(*type, place + ".type") != "function")
+      Refuse(place + ".type: only tools of type function are known");
+    const JsonValue* function = Given(tool, "function");
+    if (!function) Refuse(place + ".function: is missing");
     functions.push_back(RequireObject(*function, place + ".function"));
   }
   return functions;
@@ -131,8 +134,11 @@ std::vector<ToolCall> ParseToolCalls(const JsonValue& calls, const std::string& 
     if (!name) Refuse(place + ".function.name: is missing");
     ToolCall& added = parsed.emplace_back();
     added.id = OptionalString(call, "id", place);
+    OptionalString(call, "type", place);
     added.name = RequireString(*name, place + ".function.name");
     // Some clients send the arguments as the object itself.
+    if (arguments && !arguments->is_string() && !arguments->is_object())
+      Refuse(place + ".function.arguments: has to be a string of JSON, or an object");
     if (arguments)
       added.arguments = arguments->is_string() ? arguments->text : DumpPythonJson(*arguments);
   }
@@ -149,9 +155,10 @@ std::optional<JsonValue> ParseRequestFormat(const JsonValue& format) {
                        DumpPythonString(type.substr(0, 60))));
   }
   const JsonValue* wrapper = Given(format, "json_schema");
-  const JsonValue* schema = wrapper && wrapper->is_object() ? Given(*wrapper, "schema") : nullptr;
+  if (!wrapper) Refuse(where + ".json_schema: is missing");
+  const JsonValue* schema = Given(RequireObject(*wrapper, where + ".json_schema"), "schema");
   if (!schema) Refuse(where + ".json_schema.schema: is missing");
-  return *schema;
+  return RequireObject(*schema, where + ".json_schema.schema");
 }
 
 Message ParseMessage(const JsonValue& json, const std::string& where) {

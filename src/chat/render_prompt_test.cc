@@ -441,7 +441,7 @@ TEST(ConversationTest, BadFieldsAreNamed) {
        "\"huge\" is none of none, low, high, max"},
       {R"({"messages": [], "response_format": {"type": "xml"}})", "response_format.type: \"xml\""},
       {R"({"messages": [], "response_format": {"type": "json_schema"}})",
-       "json_schema.schema: is missing"},
+       "json_schema: is missing"},
       {R"({"messages": [{"role": "system", "tools": [{"function": {}}]}], "tools": [{"function": {}}]})",
        "tools: given both"},
   };

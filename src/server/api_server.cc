@@ -28,28 +28,12 @@ HttpResponse JsonResponse(const OrderedJson& json, int status = 200) {
   return response;
 }
 
-/// The path without the prefixes under which other services have theirs: /anthropic, /beta, /v1.
-std::string PlainPath(std::string_view path) {
-  const auto strip = [&](std::string_view prefix) {
-    const bool has = path.substr(0, prefix.size()) == prefix && path.size() > prefix.size() &&
-                     path[prefix.size()] == '/';
-    if (has) path.remove_prefix(prefix.size());
-  };
-  strip("/anthropic");
-  strip("/beta");
-  strip("/v1");
-  return std::string(path);
-}
-
-Protocol ProtocolOf(const HttpRequest& request) {
-  const bool anthropic = request.path.rfind("/anthropic/", 0) == 0 ||
-                         PlainPath(request.path).rfind("/messages", 0) == 0;
-  return anthropic ? Protocol::kAnthropic : Protocol::kOpenAi;
-}
-
-/// The answer to "are you there", and the page, which knows nothing, are for everybody.
-bool IsOpen(const HttpRequest& request) {
-  return request.path == "/health" || FindWebFile(request.path).has_value();
+/// The model as clients list it.
+OrderedJson ModelEntry(const ServedModel& model) {
+  return {{"id", model.name},      {"object", "model"},
+          {"type", "model"},       {"display_name", model.name},
+          {"created", 0},          {"created_at", "1970-01-01T00:00:00Z"},
+          {"owned_by", "toaster"}, {"max_model_len", model.context}};
 }
 
 int64_t Now() { return static_cast<int64_t>(std::time(nullptr)); }
@@ -190,7 +174,8 @@ HttpResponse ApiServer::Fail(const HttpRequest& request, const ApiError& error) 
 
 std::optional<HttpResponse> ApiServer::Screen(const HttpRequest& request) {
   try {
-    guard_.Check(request, IsOpen(request));
+    const Route* route = Find(request).route;
+    guard_.Check(request, route && !route->description.needs_key);
   } catch (const ApiError& error) {
     metrics_.AddResponse(error.status());
     log_.Write("warning", "refused",
@@ -203,14 +188,14 @@ std::optional<HttpResponse> ApiServer::Screen(const HttpRequest& request) {
 HttpResponse ApiServer::Handle(HttpRequest& request) {
   const auto start = SteadyClock::now();
   HttpResponse response;
-  const std::string path = PlainPath(request.path);
   try {
-    response = Route(request, path);
+    response = Answered(request);
   } catch (const Error& error) {
     response = Fail(request, ApiError::From(error));
     // What a message says about a field may repeat what stands in it, so it is not logged.
     if (response.status >= 500)
-      log_.Write("error", "request failed", {{"path", path}, {"message", error.what()}});
+      log_.Write("error", "request failed",
+                 {{"path", request.path.substr(0, 200)}, {"message", error.what()}});
   }
   if (const auto origin = guard_.AllowedOrigin(request)) {
     response.headers.emplace_back("Access-Control-Allow-Origin", *origin);
@@ -235,41 +220,6 @@ const ServedParts& ApiServer::Parts() const {
                            : "the model is still loading; try again soon");
   error.retry_after = draining_ ? 30 : 2;
   throw error;
-}
-
-HttpResponse ApiServer::Route(HttpRequest& request, const std::string& path) {
-  const auto is = [&](std::string_view method, std::string_view route) {
-    return request.method == method && path == route;
-  };
-  if (is("GET", "/health") || is("HEAD", "/health")) return Health();
-  if (request.method == "GET") {
-    if (const auto file = FindWebFile(request.path)) return Page(request, *file);
-  }
-  if (is("POST", "/chat/completions")) return Chat(request);
-  if (is("POST", "/completions")) return Complete(request);
-  if (is("POST", "/messages")) return Messages(request);
-  if (is("POST", "/messages/count_tokens")) return CountTokens(request);
-  if (is("POST", "/responses")) return Responses(request);
-  if (request.method == "GET" && (path == "/models" || path.rfind("/models/", 0) == 0))
-    return Models(path);
-  if (is("POST", "/tokenize")) return Tokenize(request);
-  if (is("POST", "/detokenize")) return Detokenize(request);
-  if (is("POST", "/apply-template")) return ApplyTemplate(request);
-  if (is("GET", "/metrics")) return MetricsPage();
-  if (is("GET", "/props")) return Props();
-  if (is("GET", "/slots")) return Slots();
-  if (request.method == "OPTIONS" && guard_.AllowedOrigin(request)) {
-    HttpResponse response;
-    response.status = 204;
-    response.headers = {{"Access-Control-Allow-Methods", "GET, POST"},
-                        {"Access-Control-Allow-Headers",
-                         "Authorization, Content-Type, x-api-key, anthropic-version"},
-                        {"Access-Control-Max-Age", "600"}};
-    return response;
-  }
-  throw ApiError(404, "",
-                 fmt::format("there is no {} {} here; the README lists what there is",
-                             request.method, ReplaceIllFormed(request.path.substr(0, 200))));
 }
 
 HttpResponse ApiServer::Generate(HttpRequest& http, Asked asked) {
@@ -376,7 +326,7 @@ HttpResponse ApiServer::Responses(HttpRequest& http) {
   return Generate(http, std::move(asked));
 }
 
-HttpResponse ApiServer::CountTokens(const HttpRequest& http) {
+HttpResponse ApiServer::CountTokens(HttpRequest& http) {
   const ServedParts& parts = Parts();
   GenerationRequest request =
       ParseMessagesRequest(ParseRequestBody(http.body), parts.model, /*counting=*/true);
@@ -385,7 +335,7 @@ HttpResponse ApiServer::CountTokens(const HttpRequest& http) {
   return JsonResponse({{"input_tokens", prompts.at(0).tokens.size()}});
 }
 
-HttpResponse ApiServer::Tokenize(const HttpRequest& http) {
+HttpResponse ApiServer::Tokenize(HttpRequest& http) {
   const ServedParts& parts = Parts();
   const JsonValue body = ParseRequestBody(http.body);
   const RequestFields fields(body);
@@ -405,7 +355,7 @@ HttpResponse ApiServer::Tokenize(const HttpRequest& http) {
       {{"tokens", tokens}, {"count", tokens.size()}, {"max_model_len", parts.model.context}});
 }
 
-HttpResponse ApiServer::Detokenize(const HttpRequest& http) {
+HttpResponse ApiServer::Detokenize(HttpRequest& http) {
   const ServedParts& parts = Parts();
   const JsonValue body = ParseRequestBody(http.body);
   const RequestFields fields(body);
@@ -423,7 +373,7 @@ HttpResponse ApiServer::Detokenize(const HttpRequest& http) {
   return JsonResponse({{"prompt", text}, {"content", text}});
 }
 
-HttpResponse ApiServer::ApplyTemplate(const HttpRequest& http) {
+HttpResponse ApiServer::ApplyTemplate(HttpRequest& http) {
   const ServedParts& parts = Parts();
   GenerationRequest request = ParseChatRequest(ParseRequestBody(http.body), parts.model);
   int64_t restored = 0;
@@ -433,43 +383,45 @@ HttpResponse ApiServer::ApplyTemplate(const HttpRequest& http) {
                        {"stable_tokens", prompts.at(0).stable_tokens}});
 }
 
-HttpResponse ApiServer::Models(const std::string& path) {
+HttpResponse ApiServer::Models(HttpRequest&) {
   const ServedModel& model = Parts().model;
-  const OrderedJson entry = {{"id", model.name},      {"object", "model"},
-                             {"type", "model"},       {"display_name", model.name},
-                             {"created", 0},          {"created_at", "1970-01-01T00:00:00Z"},
-                             {"owned_by", "toaster"}, {"max_model_len", model.context}};
-  if (path != "/models") {
-    if (path.substr(8) == model.name) return JsonResponse(entry);
-    throw ApiError(404, "model", "this server has no model of that name; /v1/models lists it");
-  }
   return JsonResponse({{"object", "list"},
-                       {"data", OrderedJson::array({entry})},
+                       {"data", OrderedJson::array({ModelEntry(model)})},
                        {"has_more", false},
                        {"first_id", model.name},
                        {"last_id", model.name}});
 }
 
-HttpResponse ApiServer::Page(const HttpRequest& request, const WebFile& file) const {
+HttpResponse ApiServer::Model(HttpRequest& http) {
+  const ServedModel& model = Parts().model;
+  constexpr std::string_view kBefore = "/models/";
+  const std::string name = http.path.substr(http.path.find(kBefore) + kBefore.size());
+  if (name == model.name) return JsonResponse(ModelEntry(model));
+  throw ApiError(404, "model", "this server has no model of that name; /v1/models lists it");
+}
+
+HttpResponse ApiServer::Page(HttpRequest& http) {
+  const std::optional<WebFile> file = FindWebFile(http.path);
+  if (!file) throw ApiError(404, "", "the page is at /");
   HttpResponse response;
-  response.content_type = std::string(file.content_type);
-  response.headers = {{"ETag", file.etag}, {"Cache-Control", "no-cache"}};
-  const std::string* const known = request.Header("if-none-match");
-  if (known != nullptr && *known == file.etag) {
+  response.content_type = std::string(file->content_type);
+  response.headers = {{"ETag", file->etag}, {"Cache-Control", "no-cache"}};
+  const std::string* const known = http.Header("if-none-match");
+  if (known != nullptr && *known == file->etag) {
     response.status = 304;
   } else {
-    response.body = std::string(file.bytes);
+    response.body = std::string(file->bytes);
   }
   return response;
 }
 
-HttpResponse ApiServer::Health() const {
+HttpResponse ApiServer::Health(HttpRequest&) {
   if (draining_) return JsonResponse({{"status", "stopping"}}, 503);
   if (!parts_.load()) return JsonResponse({{"status", "loading"}}, 503);
   return JsonResponse({{"status", "ok"}});
 }
 
-HttpResponse ApiServer::MetricsPage() const {
+HttpResponse ApiServer::MetricsPage(HttpRequest&) {
   GaugeFigures gauges;
   if (const ServedParts* parts = parts_) {
     gauges.running = parts->generator.running();
@@ -485,7 +437,7 @@ HttpResponse ApiServer::MetricsPage() const {
   return response;
 }
 
-HttpResponse ApiServer::Props() const {
+HttpResponse ApiServer::Props(HttpRequest&) {
   const ServedParts& parts = Parts();
   return JsonResponse({{"model_alias", parts.model.name},
                        {"n_ctx", parts.model.context},
@@ -494,7 +446,7 @@ HttpResponse ApiServer::Props() const {
                        {"build_info", "toaster"}});
 }
 
-HttpResponse ApiServer::Slots() const {
+HttpResponse ApiServer::Slots(HttpRequest&) {
   OrderedJson slots = OrderedJson::array();
   for (const GenerationSlot& slot : Parts().generator.Slots()) {
     slots.push_back({{"id", slot.id},

@@ -12,6 +12,7 @@
 #include "server/generation_service.h"
 #include "server/http_server.h"
 #include "server/metrics.h"
+#include "server/open_api.h"
 #include "server/request_guard.h"
 #include "server/web_page.h"
 
@@ -55,23 +56,37 @@ class ApiServer {
     std::string id;
   };
   struct Answer;
+  struct Route {
+    RouteDescription description;
+    HttpResponse (ApiServer::*handler)(HttpRequest&);
+  };
+  struct Found {
+    const Route* route = nullptr;  ///< nullptr: none with this path and method
+    std::string methods;           ///< that the path takes; empty: there is no such path
+  };
 
-  HttpResponse Route(HttpRequest& request, const std::string& path);
+  static const std::vector<Route>& Routes();
+  static Found Find(const HttpRequest& request);
+  static Protocol ProtocolOf(const HttpRequest& request);
+  /// By the handler of its route, or with what is wrong with path or method.
+  HttpResponse Answered(HttpRequest& request);
   HttpResponse Generate(HttpRequest& http, Asked asked);
   HttpResponse Chat(HttpRequest& http);
   HttpResponse Complete(HttpRequest& http);
   HttpResponse Messages(HttpRequest& http);
   HttpResponse Responses(HttpRequest& http);
-  HttpResponse CountTokens(const HttpRequest& http);
-  HttpResponse Tokenize(const HttpRequest& http);
-  HttpResponse Detokenize(const HttpRequest& http);
-  HttpResponse ApplyTemplate(const HttpRequest& http);
-  HttpResponse Models(const std::string& path);
-  HttpResponse Page(const HttpRequest& request, const WebFile& file) const;
-  HttpResponse Health() const;
-  HttpResponse MetricsPage() const;
-  HttpResponse Props() const;
-  HttpResponse Slots() const;
+  HttpResponse CountTokens(HttpRequest& http);
+  HttpResponse Tokenize(HttpRequest& http);
+  HttpResponse Detokenize(HttpRequest& http);
+  HttpResponse ApplyTemplate(HttpRequest& http);
+  HttpResponse Models(HttpRequest& http);
+  HttpResponse Model(HttpRequest& http);
+  HttpResponse Page(HttpRequest& http);
+  HttpResponse Health(HttpRequest& http);
+  HttpResponse MetricsPage(HttpRequest& http);
+  HttpResponse Props(HttpRequest& http);
+  HttpResponse Slots(HttpRequest& http);
+  HttpResponse Describe(HttpRequest& http);
   HttpResponse Fail(const HttpRequest& request, const ApiError& error);
   /// Throws ApiError of status 503 while there is no model, or the server stops.
   const ServedParts& Parts() const;

@@ -206,7 +206,7 @@ TEST(ApiServerTest, BadBodiesGetTheRightStatusInTheShapeOfTheirProtocol) {
     EXPECT_EQ(OrderedJson::parse(response.body)["type"], "error");
   }
   EXPECT_EQ(client.Post("/v1/chat/completions", "").status, 400);
-  EXPECT_EQ(client.Get("/v1/chat/completions").status, 404);
+  EXPECT_EQ(client.Get("/v1/chat/completions").status, 405);
   const std::string long_prompt(5000, 'x');
   const TestResponse too_long =
       client.Post("/v1/chat/completions",
@@ -214,6 +214,30 @@ TEST(ApiServerTest, BadBodiesGetTheRightStatusInTheShapeOfTheirProtocol) {
   EXPECT_EQ(too_long.status, 400);
   EXPECT_EQ(OrderedJson::parse(too_long.body)["error"]["code"], "context_length_exceeded");
   EXPECT_EQ(server.generator.submitted, 0);
+}
+
+TEST(ApiServerTest, OneTableRoutesAndDescribes) {
+  TestServer server(Hello);
+  server.Serve();
+  TestClient client(server.http.port());
+  const OrderedJson document = OrderedJson::parse(client.Get("/openapi.json").body);
+  const OrderedJson& paths = document["paths"];
+  EXPECT_EQ(document["openapi"], "3.1.0");
+  EXPECT_TRUE(paths["/v1/messages"]["post"].contains("requestBody"));
+  EXPECT_EQ(paths["/v1/models/{model}"]["get"]["parameters"][0]["name"], "model");
+
+  const TestResponse wrong_method = client.Get("/beta/chat/completions");
+  EXPECT_EQ(wrong_method.status, 405);
+  EXPECT_THAT(wrong_method.header, HasSubstr("Allow: POST, OPTIONS\r\n"));
+  EXPECT_EQ(client.Post("/health", "{}").status, 405);
+  EXPECT_EQ(client.Ask("PUT", "/v1/models", "", "{}").status, 405);
+  EXPECT_THAT(client.Ask("OPTIONS", "/props", "", "").header, HasSubstr("Allow: GET, HEAD"));
+  for (const char* path : {"/v1", "/v1/models/", "/v1/chat", "/v1/messages/other", "/healthy"})
+    EXPECT_EQ(client.Get(path).status, 404) << path;
+  // HEAD is GET without the body: the next answer on the connection follows at once.
+  client.Send("HEAD /props HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_THAT(client.ReceiveUntil("\r\n\r\n"), HasSubstr("200 OK"));
+  EXPECT_EQ(client.Get("/health").status, 200);
 }
 
 TEST(ApiServerTest, AFailureIsSaidInTheStreamAndAsAStatus) {

@@ -99,6 +99,10 @@ Conversation ReadConversation(const JsonValue& body) {
   for (const char* key : {"messages", "tools", "response_format"}) {
     if (const JsonValue* value = body.Find(key)) relevant.Set(key, *value);
   }
+  // Tools beside them would make a message of their own.
+  if (const std::vector<JsonValue>* messages = RequestFields(body).List("messages");
+      messages && messages->empty())
+    RefuseField("messages", "is empty");
   Conversation conversation;
   try {
     conversation = ParseConversation(relevant);
@@ -146,12 +150,13 @@ GenerationRequest ParseChatRequest(const JsonValue& body, const ServedModel& mod
       thinking = true;
   }
   request.conversation->thinking = thinking.value_or(!(effort && *effort == "none"));
-  FinishConversation(request, thinking.value_or(false));
+  FinishConversation(request, thinking.value_or(false), ".function");
 
   ReadSampling(fields, request);
   ReadLogitBias(fields, request, model);
   request.max_tokens = fields.Integer("max_completion_tokens", 1, INT32_MAX);
-  if (!request.max_tokens) request.max_tokens = fields.Integer("max_tokens", 1, INT32_MAX);
+  const auto older_name = fields.Integer("max_tokens", 1, INT32_MAX);
+  if (!request.max_tokens) request.max_tokens = older_name;
   request.stop = fields.Strings("stop", kMostStops);
   request.ignore_eos = fields.Boolean("ignore_eos").value_or(false);
   request.choices = fields.Integer("n", 1, kMostChoices).value_or(1);

@@ -16,12 +16,14 @@ bool Contains(const std::vector<Effort>& efforts, Effort effort) {
   return std::find(efforts.begin(), efforts.end(), effort) != efforts.end();
 }
 
-void CheckTool(const JsonValue& tool, size_t index) {
-  const JsonValue* name = tool.Find("name");
-  if (!name || !name->is_string() || name->text.empty())
-    RefuseField(fmt::format("tools[{}].name", index), "has to be a string");
-  if (const JsonValue* strict = tool.Find("strict"); strict && strict->Truthy()) {
-    RefuseField(fmt::format("tools[{}].strict", index),
+void CheckTool(const JsonValue& tool, const std::string& place) {
+  const RequestFields fields(tool, place);
+  if (fields.RequireString("name").empty()) fields.Fail("name", "is empty");
+  fields.String("description");
+  if (const JsonValue* schema = fields.Find("parameters"))
+    RequestFields{*schema, fields.Path("parameters")};
+  if (fields.Boolean("strict").value_or(false)) {
+    fields.Fail("strict",
                 "arguments are not held to their schema while sampling; leave strict out and check "
                 "them");
   }
@@ -108,14 +110,16 @@ std::string ReadUserId(const RequestFields& fields, std::string_view key) {
   return user;
 }
 
-void FinishConversation(GenerationRequest& request, bool thinking_asked) {
+void FinishConversation(GenerationRequest& request, bool thinking_asked,
+                        std::string_view function_key) {
   Conversation& conversation = *request.conversation;
   if (conversation.messages.empty()) RefuseField("messages", "is empty");
   bool tools = false;
   for (Message& message : conversation.messages) {
-    if (request.tool_choice == ToolChoice::kNone) message.tools.clear();
     tools = tools || !message.tools.empty();
-    for (size_t i = 0; i < message.tools.size(); ++i) CheckTool(message.tools[i], i);
+    for (size_t i = 0; i < message.tools.size(); ++i)
+      CheckTool(message.tools[i], fmt::format("tools[{}]{}", i, function_key));
+    if (request.tool_choice == ToolChoice::kNone) message.tools.clear();
   }
   if (request.tool_choice == ToolChoice::kRequired || request.tool_choice == ToolChoice::kNamed) {
     if (!tools) RefuseField("tool_choice", "asks for a call, but there are no tools");

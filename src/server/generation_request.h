@@ -95,7 +95,9 @@ std::string ReadUserId(const RequestFields& fields, std::string_view key);
 /// A tool choice that forces a call begins the call at once, so it goes without reasoning: turns
 /// thinking off, or throws where the client asked for it. Drops the tools for kNone. Also refuses a
 /// conversation that gives the model nothing to answer.
-void FinishConversation(GenerationRequest& request, bool thinking_asked);
+/// A tool's fields are named as tools[i] + function_key + "." + field.
+void FinishConversation(GenerationRequest& request, bool thinking_asked,
+                        std::string_view function_key = "");
 
 /// Puts the function objects of tools, or a response format, on the first message if that is a
 /// system message, otherwise on an empty one put in front.

@@ -73,7 +73,9 @@ void AddAssistantBlocks(const std::vector<JsonValue>& blocks, const std::string&
       ToolCall& call = message.tool_calls.emplace_back();
       call.id = block.RequireString("id");
       call.name = block.RequireString("name");
-      call.arguments = DumpPythonJson(block.Require("input"));
+      const JsonValue& input = block.Require("input");
+      if (!input.is_object()) block.Fail("input", "has to be an object");
+      call.arguments = DumpPythonJson(input);
     } else {
       block.Fail("type", fmt::format("blocks of type {} are not supported",
                                      DumpPythonString(type.substr(0, 60))));

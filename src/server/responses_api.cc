@@ -190,7 +190,9 @@ void ReadTextFormat(const RequestFields& fields, Conversation& conversation) {
                 "the model is shown the schema, but not held to it while sampling; send false and "
                 "check the answer");
   }
-  SystemMessage(conversation).response_format = format.Require("schema");
+  const JsonValue& schema = format.Require("schema");
+  if (!schema.is_object()) format.Fail("schema", "has to be an object");
+  SystemMessage(conversation).response_format = schema;
 }
 
 OrderedJson ToOrderedJson(const JsonValue* value, OrderedJson missing) {
@@ -232,6 +234,7 @@ ResponsesRequest ParseResponsesRequest(const JsonValue& body, const ServedModel&
                                        const FindResponse& find) {
   const RequestFields fields(body);
   CheckModelName(fields, model);
+  if (const JsonValue* metadata = fields.Find("metadata")) RequestFields{*metadata, "metadata"};
   fields.Refuse("background", "is not supported; stream the response instead", "false");
   fields.Refuse("conversation", "is not supported; use previous_response_id");
   fields.Refuse("prompt", "stored prompts are not supported; send input and instructions");

@@ -1,27 +1,25 @@
 // Official clients against the server with recorded replies (replay_server). REPLAY_SERVER names it.
 import {after, before, test} from 'node:test';
 import assert from 'node:assert/strict';
-import {spawn} from 'node:child_process';
-import {createInterface} from 'node:readline';
 import OpenAI from 'openai';
 import Anthropic from '@anthropic-ai/sdk';
 import {generateText, jsonSchema, stepCountIs, streamText, tool} from 'ai';
 import {createOpenAICompatible} from '@ai-sdk/openai-compatible';
 import {createAnthropic} from '@ai-sdk/anthropic';
 import {createDeepSeek} from '@ai-sdk/deepseek';
+import {startReplayServer} from './replay.mjs';
 
 const model = 'toaster-replay';
 const schema = {type: 'object', properties: {city: {type: 'string'}}, required: ['city']};
 let server, base, openai, anthropic;
 
 before(async () => {
-  server = spawn(process.env.REPLAY_SERVER, {stdio: ['pipe', 'pipe', 'ignore']});
-  const [port] = await new Promise(resolve => createInterface(server.stdout).once('line', line => resolve([line])));
-  base = `http://127.0.0.1:${port}`;
+  server = await startReplayServer();
+  base = server.base;
   openai = new OpenAI({baseURL: `${base}/v1`, apiKey: 'none', maxRetries: 0});
   anthropic = new Anthropic({baseURL: base, apiKey: 'none', maxRetries: 0});
 });
-after(() => server.stdin.end());
+after(() => server.stop());
 
 /// Running requests, once the server has noticed what happened to them.
 async function running() {
