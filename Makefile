@@ -6,8 +6,8 @@ FUZZ_SECONDS ?= 600
 
 .PHONY: demo build install test test-long kernel-instructions test-asan test-tsan fuzz clients-test tokenizer-check web web-test lint format clean
 
-demo: install build  ## install, build, and let the built-in model continue a prompt
-	build/release/toaster run -p "The toaster said:" --max-tokens 48 --seed 1
+demo: install build  ## install, build, and ask the built-in model who it is
+	build/release/toaster run --chat -p "Who are you?" --max-tokens 48 --temperature 0
 
 install:  ## the Debian packages a build needs (only when one is missing)
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \

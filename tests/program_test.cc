@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "apps/program_output.h"
+#include "apps/random_model.h"
 #include "backend/registry.h"
 #include "base/temporary_directory.h"
 #include "golden_set.h"
@@ -73,6 +74,7 @@ TEST(ProgramTest, NamesWhatIsWrongWithTheInput) {
     EXPECT_NE(outcome.text.find(message), std::string::npos) << arguments << ": " << outcome.text;
     EXPECT_EQ(outcome.text.find('\n'), outcome.text.size() - 1) << "one line: " << outcome.text;
   };
+  const test::ScopedRandomModel model;
   const test::TemporaryDirectory temporary;
   const std::string empty = temporary.path().string();
   expect("run /no/such/model -p x", "/no/such/model");

@@ -1,18 +1,17 @@
-// The files of models/builtin, byte for byte.
+// The files of models/builtin, which is on the assembler's path, byte for byte.
+
+#define EMBED(name, path, alignment)          \
+        .balign alignment;                    \
+        .global toaster_builtin_##name;       \
+        .global toaster_builtin_##name##_end; \
+toaster_builtin_##name:                       \
+        .incbin path;                         \
+toaster_builtin_##name##_end:
 
         .section .rodata
-        .balign 64
-        .global toaster_builtin_weights
-        .global toaster_builtin_weights_end
-toaster_builtin_weights:
-        .incbin TOASTER_BUILTIN_WEIGHTS
-toaster_builtin_weights_end:
-
-        .balign 64
-        .global toaster_builtin_config
-        .global toaster_builtin_config_end
-toaster_builtin_config:
-        .incbin TOASTER_BUILTIN_CONFIG
-toaster_builtin_config_end:
+        EMBED(weights, "model.safetensors", 64)
+        EMBED(config, "config.json", 1)
+        EMBED(tokenizer, "tokenizer.json", 1)
+        EMBED(prompt_texts, "encoding/prompt_texts.json", 1)
 
         .section .note.GNU-stack, "", %progbits

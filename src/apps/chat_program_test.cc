@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/program_terminal.h"
+#include "apps/random_model.h"
 #include "checkpoint/test_files.h"
 
 namespace toaster {
@@ -26,7 +27,7 @@ constexpr const char* kCtrlD = "\x04";
 
 class ChatProgram : public testing::Test {
  protected:
-  /// The built-in model, which writes no control token and so ends no reply, and thinks never.
+  /// A model that writes no control token and so ends no reply, and thinks never.
   std::vector<std::string> Arguments(std::vector<std::string> more = {}) const {
     std::vector<std::string> arguments = {"run", "--seed", "5", "--think", "off", "--threads", "1"};
     for (int token = 0; token < 278; ++token) {
@@ -40,6 +41,7 @@ class ChatProgram : public testing::Test {
   std::string HomeFile(const std::string& name) const { return (home_.path() / name).string(); }
 
   const TemporaryDirectory home_;
+  const test::ScopedRandomModel model_;
 };
 
 TEST_F(ChatProgram, TalksTurnsAndSavesAndLoads) {
@@ -152,9 +154,9 @@ TEST_F(ChatProgram, CtrlCStopsAReplyAndKeepsIt) {
 }
 
 TEST_F(ChatProgram, APasteOf200KilobytesIsOneMessage) {
-  // The built-in model with room for it.
+  // A model with room for it.
   const auto model = home_.path() / "model";
-  std::filesystem::copy(std::filesystem::path(TOASTER_SOURCE_DIR) / "models/builtin", model);
+  std::filesystem::copy(test::RandomModel(), model);
   json config = json::parse(ReadFile(model / "config.json"));
   config["max_position_embeddings"] = 1 << 20;
   WriteFile(model / "config.json", config.dump());

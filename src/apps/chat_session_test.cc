@@ -2,7 +2,10 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+
 #include "apps/engine_options.h"
+#include "apps/random_model.h"
 #include "base/error.h"
 
 namespace toaster {
@@ -11,9 +14,9 @@ namespace {
 class ChatSessionTest : public testing::Test {
  protected:
   ChatSessionTest() {
-    EngineOptions engine;
-    engine.backend.threads = 1;
-    running_ = StartModel(engine);
+    engine_.model = test::RandomModel();
+    engine_.backend.threads = 1;
+    running_ = StartModel(engine_);
     options_.max_tokens = 12;
     options_.sampling.seed = 7;
     // No control token: the model is random, and one out of place would be dropped from the text.
@@ -22,15 +25,19 @@ class ChatSessionTest : public testing::Test {
     }
   }
   ChatSession NewChat(std::vector<std::string> stop = {}) {
-    return {
-        *running_,      ModelTokenizer(running_->loaded()), PromptTexts("nowhere"), 64, options_,
-        std::move(stop)};
+    return {*running_,
+            ModelTokenizer(engine_, running_->loaded()),
+            PromptTexts("nowhere"),
+            64,
+            options_,
+            std::move(stop)};
   }
   static Generated Say(ChatSession& chat, const std::string& text) {
     chat.AddUserMessage(text);
     return chat.Reply({}, [](const ReplyEvent&) {});
   }
 
+  EngineOptions engine_;
   std::unique_ptr<RunningModel> running_;
   GenerateOptions options_;
 };
@@ -98,10 +105,14 @@ TEST_F(ChatSessionTest, StopStringsEndAnswers) {
   ChatSession chat = NewChat();
   Say(chat, "abc");
   const std::string answer = chat.conversation().messages[1].content;
-  const std::string stop = answer.substr(answer.size() / 2);
-  ChatSession stopping = NewChat({stop});
+  // A character of one byte, since random bytes that are no character are shown as something else.
+  const auto found =
+      std::find_if(answer.begin(), answer.end(), [](char c) { return c > ' ' && c < 0x7F; });
+  ASSERT_NE(found, answer.end()) << answer;
+  const auto place = static_cast<size_t>(found - answer.begin());
+  ChatSession stopping = NewChat({answer.substr(place, 1)});
   EXPECT_EQ(Say(stopping, "abc").end, GenerateEnd::kStopped);
-  EXPECT_EQ(stopping.conversation().messages[1].content, answer.substr(0, answer.size() / 2));
+  EXPECT_EQ(stopping.conversation().messages[1].content, answer.substr(0, place));
 }
 
 TEST_F(ChatSessionTest, MessagesCanBeChanged) {

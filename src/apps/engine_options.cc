@@ -14,6 +14,13 @@
 
 namespace toaster {
 
+namespace {
+
+/// What messages call it.
+constexpr char kBuiltin[] = "built-in model";
+
+}  // namespace
+
 void AddEngineOptions(CLI::App& command, EngineOptions& options) {
   command
       .add_option(
@@ -62,7 +69,7 @@ int64_t ChunkOf(const EngineOptions& options, const Config& config) {
 
 LoadedModel OpenModel(const std::string& model) {
   if (model.empty())
-    return LoadModel(Checkpoint::InMemory(BuiltinConfig(), BuiltinWeights(), "built-in model"));
+    return LoadModel(Checkpoint::InMemory(BuiltinConfig(), BuiltinWeights(), kBuiltin));
   return LoadModel(FindModel(model));
 }
 
@@ -74,8 +81,15 @@ std::unique_ptr<RunningModel> StartModel(const EngineOptions& options) {
   return running;
 }
 
-Tokenizer ModelTokenizer(const LoadedModel& model) {
-  return Tokenizer::ForModel(model.checkpoint.origin(), model.config.vocab_size);
+Tokenizer ModelTokenizer(const EngineOptions& options, const LoadedModel& loaded) {
+  return options.model.empty()
+             ? Tokenizer::FromJson(BuiltinTokenizer(), kBuiltin)
+             : Tokenizer::ForModel(loaded.checkpoint.origin(), loaded.config.vocab_size);
+}
+
+PromptTexts ModelPromptTexts(const EngineOptions& options, const LoadedModel& loaded) {
+  return options.model.empty() ? PromptTexts::FromJson(BuiltinPromptTexts(), kBuiltin)
+                               : PromptTexts::Load(loaded.checkpoint.origin());
 }
 
 std::vector<int32_t> ParseTokenIds(std::string_view text) {

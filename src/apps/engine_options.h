@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "chat/prompt_texts.h"
 #include "engine/running_model.h"
 #include "tokenizer/tokenizer.h"
 
@@ -37,8 +38,9 @@ LoadedModel OpenModel(const std::string& model);
 /// error.
 std::unique_ptr<RunningModel> StartModel(const EngineOptions& options);
 
-/// The tokenizer that belongs to the model.
-Tokenizer ModelTokenizer(const LoadedModel& model);
+/// The tokenizer and the fixed texts of prompts that belong to the model that `options` opened.
+Tokenizer ModelTokenizer(const EngineOptions& options, const LoadedModel& loaded);
+PromptTexts ModelPromptTexts(const EngineOptions& options, const LoadedModel& loaded);
 
 /// Token ids as a user writes them: numbers with blanks or commas between. Throws
 /// Error(kInvalidArgument).

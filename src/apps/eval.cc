@@ -77,8 +77,8 @@ class Evaluation {
   explicit Evaluation(const Options& options)
       : options_(options),
         running_(StartModel(options.engine)),
-        tokenizer_(ModelTokenizer(running_->loaded())),
-        texts_(PromptTexts::Load(running_->loaded().checkpoint.origin())),
+        tokenizer_(ModelTokenizer(options.engine, running_->loaded())),
+        texts_(ModelPromptTexts(options.engine, running_->loaded())),
         chunk_(ChunkOf(options.engine, running_->config())) {
     for (const std::string& warning : texts_.warnings()) fmt::print(stderr, "note: {}\n", warning);
   }

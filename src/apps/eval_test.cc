@@ -1,4 +1,4 @@
-// toaster eval as a user calls it, on the built-in model.
+// toaster eval as a user calls it.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/program_output.h"
+#include "apps/random_model.h"
 #include "base/temporary_directory.h"
 #include "checkpoint/test_files.h"
 
@@ -31,6 +32,7 @@ class EvalTest : public ::testing::Test {
     return report["results"];
   }
   const test::TemporaryDirectory folder_;
+  const test::ScopedRandomModel model_;
 };
 
 TEST_F(EvalTest, ChoicesFollowFromTheLogits) {

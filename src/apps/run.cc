@@ -82,7 +82,7 @@ int RunContinuation(const RunOptions& options, RunningModel& running) {
   // A model with too few tokens for text can still be fed token ids.
   std::unique_ptr<Tokenizer> tokenizer;
   try {
-    tokenizer = std::make_unique<Tokenizer>(ModelTokenizer(running.loaded()));
+    tokenizer = std::make_unique<Tokenizer>(ModelTokenizer(options.engine, running.loaded()));
   } catch (const Error& error) {
     if (options.tokens.empty() || error.code() != ErrorCode::kUnsupported) throw;
   }
@@ -109,9 +109,9 @@ int RunContinuation(const RunOptions& options, RunningModel& running) {
 }
 
 ChatSession StartChat(const RunOptions& options, RunningModel& running) {
-  PromptTexts texts = PromptTexts::Load(running.loaded().checkpoint.origin());
+  PromptTexts texts = ModelPromptTexts(options.engine, running.loaded());
   for (const std::string& warning : texts.warnings()) fmt::print(stderr, "note: {}\n", warning);
-  ChatSession chat(running, ModelTokenizer(running.loaded()), std::move(texts),
+  ChatSession chat(running, ModelTokenizer(options.engine, running.loaded()), std::move(texts),
                    ChunkOf(options.engine, running.config()), options.generate, options.stop);
   const bool level = !options.think.empty() && options.think != "on" && options.think != "off";
   chat.SetThinking(options.think != "off", level ? ParseEffort(options.think) : Effort::kNone);
@@ -173,7 +173,7 @@ int Run(RunOptions options) {
     ChatSession chat = StartChat(options, *running);
     const std::string& model = options.engine.model;
     return RunInteractiveChat(chat, *running,
-                              {model.empty() ? "the built-in model (random weights)" : model,
+                              {model.empty() ? "the built-in model" : model,
                                options.fold, options.seed});
   }
   return options.chat ? RunOneAnswer(options, *running) : RunContinuation(options, *running);

@@ -194,7 +194,7 @@ int Serve(ServeOptions options) {
 
   const auto running = StartModel(options.engine);
   const Config& config = running->config();
-  PromptTexts texts = PromptTexts::Load(running->loaded().checkpoint.origin());
+  PromptTexts texts = ModelPromptTexts(options.engine, running->loaded());
   ServedModel model = {api_options.model_name, options.aliases, texts.Efforts(),
                        config.max_position_embeddings, config.vocab_size};
   for (const std::string& warning : texts.warnings())
@@ -208,8 +208,8 @@ int Serve(ServeOptions options) {
   limits.prefix_bytes =
       options.prefix_cache_mib >= 0 ? options.prefix_cache_mib << 20 : AvailableMemory() / 8;
   EngineGenerator generator(*running, limits);
-  const ServedParts parts = {std::move(model), ModelTokenizer(running->loaded()), std::move(texts),
-                             generator, prices};
+  const ServedParts parts = {std::move(model), ModelTokenizer(options.engine, running->loaded()),
+                             std::move(texts), generator, prices};
   api.Serve(parts);
   log.Write("info", "ready", {{"model", api_options.model_name}, {"address", address}});
   fmt::print("{}\n", address);
