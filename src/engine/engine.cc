@@ -360,7 +360,7 @@ void Engine::RunStep(const StepPlan& plan) {
   }
 
   ++counters_.steps;
-  const double seconds = SecondsSince(start);
+  const double seconds = limits_.step_seconds ? limits_.step_seconds(row) : SecondsSince(start);
   constexpr int64_t kTelling = 16;  // fewer tokens say little about what a token costs
   if (prefill_tokens >= kTelling) {
     const double cost = seconds / static_cast<double>(prefill_tokens);

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -27,6 +28,9 @@ struct EngineLimits {
   int64_t place_spacing = 4096;      ///< tokens between places of a long prompt that are kept
   int64_t prefix_bytes = 1ll << 30;  ///< of the prefix cache
   int64_t most_unread = 1024;        ///< tokens that a reader may be behind before it is paused
+  /// What a step of so many tokens counts as having taken, so that a test can plan with a time of
+  /// its own; on the engine's thread, after the step. Empty: the time it took.
+  std::function<double(int64_t tokens)> step_seconds;
 };
 
 /// Tokens to go on from, and how.
