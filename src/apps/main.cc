@@ -11,6 +11,8 @@ int main(int argc, char** argv) {
   toaster::AddRunCommand(app, exit_code);
   toaster::AddServeCommand(app, exit_code);
   toaster::AddKeyCommand(app, exit_code);
+  toaster::AddDoctorCommand(app, exit_code);
+  toaster::AddStatsCommand(app, exit_code);
   toaster::AddLogitsCommand(app, exit_code);
   toaster::AddRecordCommand(app, exit_code);
   toaster::AddTokenizeCommand(app, exit_code);

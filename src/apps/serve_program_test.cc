@@ -127,6 +127,33 @@ TEST(ServeProgramTest, AKeyFromToasterKeyOpensTheDoor) {
   EXPECT_EQ(client.Get("/v1/models", "Authorization: Bearer " + key + "\r\n").status, 200);
 }
 
+TEST(ServeProgramTest, TotalsAreTold) {
+  Served served({});
+  TestClient client(served.port());
+  ASSERT_EQ(client.Post("/v1/chat/completions", Body(12, false)).status, 200);
+  const std::string url = "stats --url http://127.0.0.1:" + std::to_string(served.port());
+  const test::ProgramOutput totals = test::RunProgram(url + "/ --json");
+  EXPECT_EQ(totals.exit_code, 0) << totals.text;
+  EXPECT_THAT(totals.text, HasSubstr("\"generated_tokens\": 12.0"));
+  EXPECT_THAT(test::RunProgram(url).text, HasSubstr("would have cost"));
+  EXPECT_EQ(test::RunProgram("stats --url http://127.0.0.1:1").exit_code, 1);
+}
+
+TEST(DoctorTest, FindsWhatHindersServing) {
+  // Streams few enough for any limit of open files.
+  const test::ProgramOutput well = test::RunProgram("doctor --port 0 --max-streams 1 --json");
+  EXPECT_EQ(well.exit_code, 0) << well.text;
+  EXPECT_THAT(well.text, HasSubstr("\"can_serve\": true"));
+  Served served({});
+  const test::ProgramOutput taken =
+      test::RunProgram("doctor --max-streams 1 --port " + std::to_string(served.port()));
+  EXPECT_EQ(taken.exit_code, 1);
+  EXPECT_THAT(taken.text, HasSubstr("can't be had"));
+  const test::ProgramOutput nowhere = test::RunProgram("doctor /nowhere --port 0");
+  EXPECT_EQ(nowhere.exit_code, 1);
+  EXPECT_THAT(nowhere.text, HasSubstr("/nowhere"));
+}
+
 TEST(ServeProgramTest, WhatCannotWorkIsSaid) {
   for (const char* arguments :
        {"serve --api-keys /nowhere", "serve --prices /nowhere", "serve --host 192.0.2.1",
