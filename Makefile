@@ -4,7 +4,7 @@ PACKAGES = g++ cmake ninja-build pkg-config python3 nlohmann-json3-dev libpcre2-
            libxxhash-dev libssl-dev libedit-dev libcpp-httplib-dev libgtest-dev libgmock-dev libbenchmark-dev gnuplot-nox
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo build install test test-long kernel-instructions test-asan test-tsan fuzz clients-test tokenizer-check web web-test lint format clean
+.PHONY: demo build install test test-long kernel-instructions test-asan test-tsan fuzz clients-test agents-test tokenizer-check web web-test lint format clean
 
 demo: install build  ## install, build, and ask the built-in model who it is
 	build/release/toaster run --chat -p "Who are you?" --max-tokens 48 --temperature 0
@@ -41,6 +41,11 @@ clients-test: install build  ## official clients from npm against the server; ne
 	mkdir -p build/clients
 	cp tests/clients/*.json tests/clients/*.mjs build/clients
 	cd build/clients && npm ci --silent --no-audit --no-fund && REPLAY_SERVER=../release/replay_server npm test
+
+agents-test: install build  ## real agents from npm complete a tool loop against the server; needs npm and 0.7 GB
+	mkdir -p build/agents
+	cp tests/agents/*.json tests/agents/*.mjs build/agents
+	cd build/agents && npm ci --silent --no-audit --no-fund && REPLAY_SERVER=../release/replay_server npm test
 
 tokenizer-check: install build  ## every token of 40 MB of real text, and the speed, beside another implementation; needs npm
 	mkdir -p build/tokenizer_check

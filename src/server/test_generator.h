@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <mutex>
 #include <string>
@@ -41,6 +42,8 @@ class ScriptedGenerator : public Generator {
     const int64_t limit = std::min<int64_t>(job.max_tokens, static_cast<int64_t>(tokens.size()));
     const bool cut = limit < static_cast<int64_t>(tokens.size());
     tokens.resize(static_cast<size_t>(limit));
+    constexpr size_t kMostTimelines = 64;
+    if (timelines_.size() == kMostTimelines) timelines_.pop_front();
     std::vector<int32_t>& timeline = timelines_.emplace_back(job.prompt);
     timeline.insert(timeline.end(), tokens.begin(), tokens.end());
     return std::make_unique<Stream>(*this, std::move(tokens), cut, std::move(figures));
@@ -65,7 +68,7 @@ class ScriptedGenerator : public Generator {
       const std::string_view bytes = owner_.tokenizer_.TokenBytes(tokens_[next_]);
       if (bytes[0] == kFailure) throw Error(ErrorCode::kIo, "the disk is gone");
       if (bytes[0] == kForever) {
-        std::this_thread::sleep_for(std::min(time, std::chrono::milliseconds(5)));
+        std::this_thread::sleep_for(std::min(time, std::chrono::milliseconds(25)));
         return Next::kNothing;
       }
       if (bytes[0] == kSlow) {
@@ -93,7 +96,7 @@ class ScriptedGenerator : public Generator {
   Tokenizer tokenizer_;
   Script script_;
   std::mutex mutex_;
-  std::vector<std::vector<int32_t>> timelines_;
+  std::deque<std::vector<int32_t>> timelines_;
 };
 
 }  // namespace toaster
