@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -26,6 +27,9 @@ using std::chrono::milliseconds;
 
 constexpr size_t kLongestPath = 2048;
 constexpr int kBacklog = 1024;
+constexpr const char* kTooLarge =
+    "the request body is larger than this server takes; shorten it or start the server with a "
+    "larger --max-body-mib";
 
 struct FreeTls {
   void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
@@ -353,8 +357,7 @@ struct HttpServer::Parts : httplib::Server {
     set_error_handler([this](const httplib::Request&, httplib::Response& response) {
       if (!response.body.empty() || response.content_provider_) return;
       const char* message = response.status == 413
-                                ? "the request body is larger than this server takes; shorten it "
-                                  "or start the server with a larger --max-body-mib"
+                                ? kTooLarge
                                 : "the request is no HTTP that this server understands";
       response.set_content(error_body_(response.status, message), "application/json");
     });
@@ -368,6 +371,16 @@ struct HttpServer::Parts : httplib::Server {
       return response;
     };
     if (request.path.size() > kLongestPath) return refuse(414, "the path is too long");
+    if (request.has_header("Content-Length")) {
+      // The library would read a body that is too large to its end before it refuses it.
+      const std::string text = request.get_header_value("Content-Length");
+      uint64_t length = 0;
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), length);
+      if (error == std::errc::result_out_of_range || length > options.max_body_bytes)
+        return refuse(413, kTooLarge);
+      if (error != std::errc() || end != text.data() + text.size())
+        return refuse(400, "the Content-Length is no number");
+    }
     if (request.has_header("Content-Encoding") &&
         request.get_header_value("Content-Encoding") != "identity")
       return refuse(415, "compressed bodies are not taken; send the JSON as it is");

@@ -76,6 +76,10 @@ TEST(HttpServerTest, LimitsEndARequestWithTheRightStatus) {
   EXPECT_EQ(status("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n" + big +
                    "\r\n0\r\n\r\n"),
             413);
+  // Before a byte of the body has come.
+  EXPECT_EQ(status("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999999999999\r\n\r\n"),
+            413);
+  EXPECT_EQ(status("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n"), 400);
   std::string flood = "GET / HTTP/1.1\r\nHost: h\r\n";
   for (int i = 0; i < 1000; ++i) flood += "x-flood: yes\r\n";
   EXPECT_EQ(status(flood + "\r\n"), 431);
