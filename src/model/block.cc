@@ -14,6 +14,22 @@ void RunCompressor(Backend& backend, const BlockContext& block, const BlockBatch
                    batch.segments, targets);
 }
 
+// Brings in the rows that Attend will read, if they are not in memory.
+void NeedSelected(const BlockBatch& batch, const Selection& selection) {
+  for (size_t s = 0; s < batch.segments.size(); ++s) {
+    const PagedRows& entries = batch.caches[s]->entries;
+    if (!entries.lazy()) continue;
+    if (selection.all) {
+      entries.NeedAll();
+      continue;
+    }
+    const Segment& segment = batch.segments[s];
+    for (int64_t row = segment.first_row; row < segment.first_row + segment.rows; ++row) {
+      for (const int32_t entry : selection.entries[static_cast<size_t>(row)]) entries.Need(entry);
+    }
+  }
+}
+
 }  // namespace
 
 EntryShape EntryShapeOf(const Config& config) {
@@ -128,6 +144,7 @@ void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBa
       return keys->size() > config.index_topk;
     });
     if (choose || saved != nullptr) {
+      for (const PagedRows* keys : w.keys) keys->NeedAll();
       w.index_queries.Reshape({rows, config.index_n_heads, config.index_head_dim});
       backend.SelectEntries(w.index_queries, w.index_weights, batch.rotation, batch.segments,
                             w.keys, config.index_topk, w.selection,
@@ -135,6 +152,7 @@ void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBa
     }
   }
 
+  if (ratio != 0) NeedSelected(batch, w.selection);
   const AttendParameters parameters{config.sliding_window, ratio, shape, weights.attn_sink,
                                     w.selection};
   backend.Attend(w.queries, parameters, batch.rotation, batch.segments, w.sources, w.attended);

@@ -9,12 +9,8 @@ namespace toaster {
 
 namespace {
 
-// Pages cover this many tokens, so that a page of every layer kind spans the same stretch of the
-// sequence.
-constexpr int64_t kTokensPerPage = 128;
-
 PagedRows RowsFor(int64_t ratio, int64_t row_bytes) {
-  return PagedRows(row_bytes, std::max<int64_t>(1, kTokensPerPage / ratio));
+  return PagedRows(row_bytes, std::max<int64_t>(1, kCachePageTokens / ratio));
 }
 
 CompressorTail TailFor(int64_t ratio, int64_t width) {
@@ -57,6 +53,7 @@ void AddTail(Digest& digest, const CompressorTail& tail, int64_t ratio, int64_t 
 }
 
 void AddRows(Digest& digest, const PagedRows& rows) {
+  rows.NeedAll();
   for (int64_t i = 0; i < rows.size(); i += rows.RunLength(i)) {
     digest.Add(std::as_bytes(
         std::span(rows.Row(i), static_cast<size_t>(rows.RunLength(i) * rows.row_bytes()))));
@@ -98,8 +95,8 @@ int64_t SequenceCache::AddBytes(std::unordered_set<const uint8_t*>& counted) con
     bytes +=
         block.window.size() + block.tail.allocated_bytes() + block.indexer_tail.allocated_bytes();
     for (const PagedRows* rows : {&block.entries, &block.keys}) {
-      for (const auto& page : rows->pages()) {
-        if (counted.insert(page.get()).second) bytes += rows->page_bytes();
+      for (const uint8_t* page : rows->pages()) {
+        if (page != nullptr && counted.insert(page).second) bytes += rows->page_bytes();
       }
     }
   }
@@ -150,6 +147,12 @@ void SequenceCache::Restore(const CacheSnapshot& snapshot) {
   }
   length_ = snapshot.length;
   draft_lengths_ = snapshot.draft_lengths;
+}
+
+bool SequenceCache::failed() const {
+  return std::any_of(blocks_.begin(), blocks_.end(), [](const BlockCache& block) {
+    return block.entries.failed() || block.keys.failed();
+  });
 }
 
 int64_t SequenceCache::allocated_bytes() const {

@@ -11,6 +11,10 @@
 
 namespace toaster {
 
+/// Pages of compressed rows cover this many tokens, so that a page of every layer kind spans the
+/// same stretch of the sequence.
+inline constexpr int64_t kCachePageTokens = 128;
+
 /// What one block keeps of one sequence: the window, the compressed entries and indexer keys, the
 /// compressors' tails. Compact in `official` numerics, floats in `fp32`.
 /// Compressed rows grow as tokens arrive; nothing is reserved.
@@ -52,6 +56,7 @@ class SequenceCache {
   SequenceCache(const Config& config, const Backend& backend);
 
   BlockCache& block(int64_t index) { return blocks_[static_cast<size_t>(index)]; }
+  const BlockCache& block(int64_t index) const { return blocks_[static_cast<size_t>(index)]; }
   /// Tokens that the main layers, and draft block `draft`, have seen.
   int64_t length() const { return length_; }
   int64_t draft_length(int64_t draft) const { return draft_lengths_[static_cast<size_t>(draft)]; }
@@ -68,6 +73,8 @@ class SequenceCache {
   /// between two layers. Since then tokens may have been added, and older snapshots restored.
   void Restore(const CacheSnapshot& snapshot);
 
+  /// Whether a lazy page of it could not be read: nothing can go on from here.
+  bool failed() const;
   int64_t allocated_bytes() const;
   /// The same, without pages that are in `counted` already; adds its own to it.
   int64_t AddBytes(std::unordered_set<const uint8_t*>& counted) const;

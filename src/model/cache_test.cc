@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "backend/registry.h"
+#include "base/error.h"
 #include "base/memory_use.h"
 #include "model/cache_size.h"
 
@@ -99,6 +100,61 @@ TEST(CacheTest, TruncatingGivesPagesBack) {
   EXPECT_EQ(rows.allocated_bytes(), 4 * 8);
   rows.Truncate(0);
   EXPECT_EQ(rows.allocated_bytes(), 0);
+}
+
+class TestPage : public LazyPage {
+ public:
+  explicit TestPage(bool fails) : fails_(fails) {}
+
+ private:
+  std::shared_ptr<uint8_t[]> Load() override {
+    if (fails_) throw Error(ErrorCode::kCorruptFile, "gone");
+    auto rows = std::make_shared<uint8_t[]>(4 * 8);
+    for (int i = 0; i < 4; ++i) rows[static_cast<size_t>(8 * i)] = static_cast<uint8_t>(10 + i);
+    return rows;
+  }
+  bool fails_;
+};
+
+TEST(CacheTest, LazyPagesAreReadWhenNeededAndSharedByCopies) {
+  PagedRows rows(8, 4);
+  for (int i = 0; i < 4; ++i) rows.Append()[0] = static_cast<uint8_t>(i);
+  const auto page = std::make_shared<TestPage>(false);
+  rows.AppendPage(page);
+  rows.Append()[0] = 20;
+  EXPECT_EQ(rows.size(), 9);
+  EXPECT_EQ(rows.allocated_bytes(), 2 * 32);
+  PagedRows copy = rows;
+  rows.Need(3);
+  rows.Need(8);
+  EXPECT_EQ(page->loaded(), nullptr);
+  rows.Need(6);
+  EXPECT_EQ(rows.Row(6)[0], 12);
+  EXPECT_EQ(copy.allocated_bytes(), 3 * 32);
+  copy.NeedAll();
+  EXPECT_EQ(copy.Row(6), rows.Row(6));
+  // Whoever goes on inside such a page gets a copy of it.
+  copy.Truncate(6);
+  copy.Append()[0] = 77;
+  EXPECT_EQ(copy.Row(5)[0], 11);
+  EXPECT_EQ(copy.Row(6)[0], 77);
+  EXPECT_EQ(rows.Row(6)[0], 12);
+  // Also if nobody had read it.
+  PagedRows unread(8, 4);
+  unread.AppendPage(std::make_shared<TestPage>(false));
+  unread.Truncate(2);
+  unread.Append()[0] = 77;
+  EXPECT_EQ(unread.Row(1)[0], 11);
+  EXPECT_EQ(unread.Row(2)[0], 77);
+}
+
+TEST(CacheTest, APageThatCannotBeReadIsRemembered) {
+  PagedRows rows(8, 4);
+  rows.AppendPage(std::make_shared<TestPage>(true));
+  const PagedRows copy = rows;
+  EXPECT_FALSE(rows.failed());
+  EXPECT_THROW(rows.NeedAll(), Error);
+  EXPECT_TRUE(copy.failed());
 }
 
 }  // namespace

@@ -83,6 +83,14 @@ void DecodeKey(const uint8_t* key, int64_t width, float* values) {
   }
 }
 
+const std::shared_ptr<uint8_t[]>& LazyPage::Get() {
+  if (rows_ != nullptr) return rows_;
+  failed_ = true;  // unless it succeeds
+  rows_ = Load();
+  failed_ = false;
+  return rows_;
+}
+
 int64_t PagedRows::RunLength(int64_t row) const {
   return std::min(size_ - row, rows_per_page_ - row % rows_per_page_);
 }
@@ -91,9 +99,51 @@ void PagedRows::Truncate(int64_t size) {
   CHECK(size >= 0 && size <= size_, "{} of {}", size, size_);
   size_ = size;
   pages_.resize(static_cast<size_t>((size + rows_per_page_ - 1) / rows_per_page_));
+  if (lazy_.size() > pages_.size()) lazy_.resize(pages_.size());
+}
+
+void PagedRows::NeedPage(size_t page) const {
+  if (pages_[page] == nullptr) pages_[page] = lazy_[page]->Get();
+}
+
+void PagedRows::NeedAll() const {
+  for (size_t page = 0; page < lazy_.size(); ++page) NeedPage(page);
+}
+
+bool PagedRows::failed() const {
+  return std::any_of(lazy_.begin(), lazy_.end(),
+                     [](const auto& page) { return page != nullptr && page->failed(); });
+}
+
+void PagedRows::AppendPage(std::shared_ptr<uint8_t[]> page) {
+  CHECK(size_ == static_cast<int64_t>(pages_.size()) * rows_per_page_, "{} rows", size_);
+  pages_.push_back(std::move(page));
+  size_ += rows_per_page_;
+}
+
+void PagedRows::AppendPage(std::shared_ptr<LazyPage> page) {
+  lazy_.resize(pages_.size());
+  lazy_.push_back(std::move(page));
+  AppendPage(std::shared_ptr<uint8_t[]>());
+}
+
+int64_t PagedRows::allocated_bytes() const {
+  int64_t bytes = 0;
+  for (const uint8_t* page : pages()) bytes += page == nullptr ? 0 : page_bytes();
+  return bytes;
+}
+
+std::vector<const uint8_t*> PagedRows::pages() const {
+  std::vector<const uint8_t*> pages(pages_.size());
+  for (size_t i = 0; i < pages.size(); ++i) {
+    pages[i] = pages_[i].get();
+    if (pages[i] == nullptr) pages[i] = lazy_[i]->loaded().get();
+  }
+  return pages;
 }
 
 uint8_t* PagedRows::Append() {
+  if (size_ % rows_per_page_ != 0) Need(size_ - 1);  // a page that is gone on with
   if (size_ == static_cast<int64_t>(pages_.size()) * rows_per_page_) {
     pages_.push_back(std::make_shared<uint8_t[]>(static_cast<size_t>(page_bytes())));
   } else if (pages_.back().use_count() > 1) {
