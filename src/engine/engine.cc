@@ -90,10 +90,11 @@ struct Engine::Sequence {
   bool abandoned = false, done = false;
   SteadyClock::time_point submitted = SteadyClock::now(), started, first_token, give_up;
   EngineFigures figures;
+  std::shared_ptr<std::atomic<int64_t>> disk_bytes;  ///< of its cache; null if not from the store
 };
 
-Engine::Engine(RunningModel& running, const EngineLimits& limits)
-    : running_(running), limits_(limits), prefixes_(limits.prefix_bytes) {
+Engine::Engine(RunningModel& running, const EngineLimits& limits, PrefixStore* store)
+    : running_(running), limits_(limits), prefixes_(limits.prefix_bytes), store_(store) {
   thread_ = std::thread([this] { Work(); });
 }
 
@@ -235,15 +236,44 @@ void Engine::Admit() {
 
 void Engine::Start(Sequence& sequence) {
   sequence.started = SteadyClock::now();
-  PrefixCache::Hit hit = prefixes_.Find(sequence.request.owner, sequence.tokens);
-  sequence.computed = hit.tokens;
-  sequence.figures.miss_reason = std::move(hit.miss_reason);
-  if (!Adopt(sequence))
-    sequence.cache = hit.cache ? std::move(hit.cache) : running_.model().NewCache();
+  FindPrefix(sequence);
+  if (Adopt(sequence)) sequence.figures.cached_in = "memory";
   sequence.figures.cached_tokens = sequence.computed;
   sequence.figures.queue_seconds =
       std::chrono::duration<double>(sequence.started - sequence.submitted).count();
   counters_.cached_tokens += sequence.computed;
+}
+
+// Memory, then disk, then nothing: the longest place wins, and of equal ones the nearer.
+void Engine::FindPrefix(Sequence& sequence) {
+  const std::string& owner = sequence.request.owner;
+  PrefixCache::Hit hit = prefixes_.Find(owner, sequence.tokens);
+  sequence.computed = hit.tokens;
+  sequence.cache = std::move(hit.cache);
+  sequence.disk_bytes = nullptr;
+  sequence.figures.miss_reason = std::move(hit.miss_reason);
+  sequence.figures.cached_in = sequence.computed > 0 ? "memory" : "";
+  if (store_ != nullptr && sequence.computed + 1 < sequence.size()) {
+    PrefixStore::Hit stored = store_->Find(owner, sequence.tokens, sequence.computed);
+    if (stored.cache != nullptr) {
+      sequence.computed = stored.tokens;
+      sequence.cache = std::move(stored.cache);
+      sequence.disk_bytes = std::move(stored.bytes_read);
+      sequence.figures.cached_in = "disk";
+      if (sequence.computed + 1 == sequence.size()) {
+        sequence.figures.miss_reason = "";
+      } else {
+        sequence.figures.miss_reason = "the rest is new";
+      }
+      prefixes_.Keep(owner, sequence.computed_tokens(), *sequence.cache);
+    }
+  }
+  if (sequence.cache == nullptr) sequence.cache = running_.model().NewCache();
+}
+
+bool Engine::IsStorePlace(const Sequence& sequence) const {
+  return store_ != nullptr && (sequence.computed == sequence.request.stable_tokens ||
+                               sequence.computed % store_->spacing() == 0);
 }
 
 // Takes over a prefill whose client has gone, if all that it computed is of use here and more than
@@ -302,6 +332,9 @@ int64_t Engine::StepTokens(const Sequence& sequence, int64_t planned) const {
   const int64_t spacing = std::max<int64_t>(1, limits_.place_spacing);
   int64_t end = sequence.computed + planned;
   end = std::min(end, (sequence.computed / spacing + 1) * spacing);
+  if (store_ != nullptr) {
+    end = std::min(end, (sequence.computed / store_->spacing() + 1) * store_->spacing());
+  }
   if (sequence.computed < sequence.request.stable_tokens) {
     end = std::min(end, sequence.request.stable_tokens);
   }
@@ -382,6 +415,10 @@ void Engine::Advance(Sequence& sequence, int64_t tokens) {
                         sequence.computed % std::max<int64_t>(1, limits_.place_spacing) == 0)) {
     prefixes_.Keep(sequence.request.owner, sequence.computed_tokens(), *sequence.cache);
   }
+  if (IsStorePlace(sequence)) {
+    store_->Put(sequence.request.owner, sequence.computed_tokens(), *sequence.cache);
+  }
+  if (sequence.disk_bytes != nullptr) sequence.figures.disk_bytes = *sequence.disk_bytes;
   if (sequence.abandoned && sequence.computed >= sequence.target()) {
     Finish(sequence, EngineEnd::kCancelled);
   }
@@ -433,19 +470,30 @@ void Engine::Sample(Sequence& sequence, std::span<const float> logits) {
 
 // The step left its caches between two layers, and any of its sequences may be why.
 void Engine::RecoverFrom(const StepPlan& plan, std::exception_ptr failure) {
+  bool damage = false;  // nobody's fault: what was on disk is computed again
+  try {
+    std::rethrow_exception(failure);
+  } catch (const PrefixDamage&) {
+    damage = true;
+  } catch (...) {
+  }
   for (const StepPlan::Part& part : plan.parts) {
     Sequence& sequence = **std::find_if(sequences_.begin(), sequences_.end(),
                                         [&](const auto& item) { return item->id == part.id; });
     sequence.computed = 0;
     sequence.cache = nullptr;
+    if (damage) {
+      FindPrefix(sequence);
+      sequence.figures.cached_tokens = std::min(sequence.figures.cached_tokens, sequence.computed);
+      sequence.figures.miss_reason = "a stored piece was damaged and is computed again";
+      continue;
+    }
     if (plan.parts.size() == 1) {
       sequence.shared->failure = failure;
       Finish(sequence, EngineEnd::kCancelled);
       continue;
     }
-    PrefixCache::Hit hit = prefixes_.Find(sequence.request.owner, sequence.tokens);
-    sequence.computed = hit.tokens;
-    sequence.cache = hit.cache ? std::move(hit.cache) : running_.model().NewCache();
+    FindPrefix(sequence);
     sequence.alone = true;
   }
 }
@@ -466,6 +514,9 @@ void Engine::Finish(Sequence& sequence, EngineEnd end) {
     sequence.shared->figures = sequence.figures;
   }
   sequence.shared->wake.notify_one();
+  if (sequence.computed > 0 && store_ != nullptr) {
+    store_->Put(sequence.request.owner, sequence.computed_tokens(), *sequence.cache);
+  }
 }
 
 void Engine::Publish() {

@@ -14,6 +14,7 @@
 #include "engine/log_probabilities.h"
 #include "engine/plan_step.h"
 #include "engine/prefix_cache.h"
+#include "engine/prefix_store.h"
 #include "engine/running_model.h"
 #include "engine/sampler.h"
 
@@ -62,6 +63,8 @@ enum class EngineEnd {
 struct EngineFigures {
   int64_t cached_tokens = 0;  ///< of the prompt
   std::string miss_reason;    ///< why the others were computed; empty: all but the last were there
+  std::string cached_in;      ///< "memory" or "disk": where the cached ones were; empty: none were
+  int64_t disk_bytes = 0;     ///< read from the prefix store for it, so far
   double queue_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
 };
 
@@ -112,8 +115,10 @@ struct EngineStatus {
 /// anew from their nearest kept place and go on. Submit() and status() are for any thread.
 class Engine {
  public:
-  /// The model is borrowed and belongs to the engine's thread until it is destroyed.
-  Engine(RunningModel& running, const EngineLimits& limits);
+  /// The model is borrowed and belongs to the engine's thread until it is destroyed; so is the
+  /// store, which may be null: what the prefix cache gives up, or another process computed, comes
+  /// from there.
+  Engine(RunningModel& running, const EngineLimits& limits, PrefixStore* store = nullptr);
   /// Cancels what is left.
   ~Engine();
   Engine(const Engine&) = delete;
@@ -136,6 +141,8 @@ class Engine {
   void DropCancelled();
   void Admit();
   void Start(Sequence& sequence);
+  void FindPrefix(Sequence& sequence);
+  bool IsStorePlace(const Sequence& sequence) const;
   bool Adopt(Sequence& sequence);
   StepState State() const;
   bool Ready(const Sequence& sequence) const;
@@ -150,6 +157,7 @@ class Engine {
   RunningModel& running_;
   const EngineLimits limits_;
   PrefixCache prefixes_;
+  PrefixStore* const store_;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> sequences_;
   StepCosts costs_;

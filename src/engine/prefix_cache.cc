@@ -121,6 +121,7 @@ std::string PrefixCache::MissReason(const std::string& owner, std::span<const in
 }
 
 PrefixCache::Hit PrefixCache::Find(const std::string& owner, std::span<const int32_t> prompt) {
+  std::erase_if(places_, [](const Place& place) { return place.cache->failed(); });
   Place* best = nullptr;
   for (Place& place : places_) {
     if (place.owner != owner || place.tokens.size() >= prompt.size()) continue;

@@ -19,8 +19,8 @@ constexpr int64_t kWatchedChunk = 64;
 
 }  // namespace
 
-Session::Session(Model& model, int64_t chunk)
-    : model_(model), chunk_(chunk), cache_(model.NewCache()) {
+Session::Session(Model& model, int64_t chunk, PrefixStore* store)
+    : model_(model), chunk_(chunk), cache_(model.NewCache()), store_(store) {
   if (chunk < 1)
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("chunk is {}; it has to be at least 1", chunk));
@@ -35,6 +35,7 @@ void Session::GoBack(int64_t length) {
     cache_->Restore(kept_.back());
     tokens_.resize(static_cast<size_t>(kept_.back().length));
   }
+  stored_tokens_ = std::min(stored_tokens_, static_cast<int64_t>(tokens_.size()));
   logits_current_ = false;
 }
 
@@ -76,8 +77,24 @@ void Session::AddChunk(std::span<const int32_t> chunk, int64_t done, int64_t tot
   tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
 }
 
+void Session::Store() {
+  if (store_ != nullptr && !tokens_.empty()) store_->Put("", tokens_, *cache_);
+}
+
 int64_t Session::Sync(std::span<const int32_t> tokens, const PrefillProgress& progress,
                       std::optional<int64_t> stable) {
+  for (;;) {
+    try {
+      return Extend(tokens, progress, stable);
+    } catch (const PrefixDamage&) {  // the piece is removed, so this happens once for each
+      kept_.clear();
+      GoBack(0);
+    }
+  }
+}
+
+int64_t Session::Extend(std::span<const int32_t> tokens, const PrefillProgress& progress,
+                        std::optional<int64_t> stable) {
   if (tokens.empty())
     throw Error(ErrorCode::kInvalidArgument, "the prompt has no tokens; give at least one");
   const auto size = static_cast<int64_t>(tokens.size());
@@ -88,17 +105,33 @@ int64_t Session::Sync(std::span<const int32_t> tokens, const PrefillProgress& pr
   if (shared < static_cast<int64_t>(tokens_.size()) || (shared == size && !logits_current_)) {
     GoBack(std::min(shared, size - 1));
   }
+  if (store_ != nullptr && size - static_cast<int64_t>(tokens_.size()) > 1) {
+    PrefixStore::Hit hit = store_->Find("", tokens, static_cast<int64_t>(tokens_.size()));
+    if (hit.cache != nullptr) {
+      kept_.clear();
+      cache_ = std::move(hit.cache);
+      tokens_.assign(tokens.begin(), tokens.begin() + hit.tokens);
+      stored_tokens_ = hit.tokens;
+      stored_bytes_ = std::move(hit.bytes_read);
+      Keep();
+    }
+  }
   const auto reused = static_cast<int64_t>(tokens_.size());
   const int64_t total = size - reused;
   const int64_t kept = stable.value_or(size);
   for (int64_t done = 0; done < total;) {
     int64_t count = std::min(chunk_, total - done);
     if (kept > reused + done) count = std::min(count, kept - reused - done);
+    if (store_ != nullptr) {
+      count = std::min(count, store_->spacing() - (reused + done) % store_->spacing());
+    }
     AddChunk(tokens.subspan(static_cast<size_t>(reused + done), static_cast<size_t>(count)), done,
              total, progress);
     done += count;
     // A prompt's; replies come one token at a time.
-    if (reused + done == kept && total > 1) Keep();
+    const bool end = reused + done == kept && total > 1;
+    if (end) Keep();
+    if (end || (store_ != nullptr && (reused + done) % store_->spacing() == 0)) Store();
     if (done == total) {
       const int64_t width = streams_.width();
       last_.Reshape({1, streams_.extent(1), streams_.extent(2)});

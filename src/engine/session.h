@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/prefix_store.h"
 #include "model/model.h"
 
 namespace toaster {
@@ -22,7 +23,8 @@ using PrefillProgress = std::function<bool(int64_t done, int64_t total)>;
 class Session {
  public:
   /// `chunk`: tokens per forward pass of a prefill, at least 1.
-  Session(Model& model, int64_t chunk);
+  /// `store`, borrowed, may be null: prompts go on from what it has, and are stored in it.
+  Session(Model& model, int64_t chunk, PrefixStore* store = nullptr);
 
   /// Makes the timeline equal to `tokens` (at least one) and computes the logits after the last
   /// one. What both share is reused: all of it if the timeline is a prefix of `tokens`, otherwise
@@ -39,11 +41,18 @@ class Session {
   /// [vocabulary], after the last token of the timeline.
   std::span<const float> logits() const { return logits_.values(); }
   const SequenceCache& cache() const { return *cache_; }
+  /// Stores the timeline, if there is a store and it is worth it.
+  void Store();
+  /// Of the timeline: tokens that came from the store, and the bytes that were read for them.
+  int64_t stored_tokens() const { return stored_tokens_; }
+  int64_t stored_bytes_read() const { return stored_bytes_ ? stored_bytes_->load() : 0; }
 
  private:
   /// Shortens the timeline to the last kept place at or before `length`, or to nothing.
   void GoBack(int64_t length);
   void Keep();
+  int64_t Extend(std::span<const int32_t> tokens, const PrefillProgress& progress,
+                 std::optional<int64_t> stable);
   void AddChunk(std::span<const int32_t> chunk, int64_t done, int64_t total,
                 const PrefillProgress& progress);
 
@@ -54,6 +63,9 @@ class Session {
   std::deque<CacheSnapshot> kept_;  ///< by rising length
   Tensor streams_, last_, logits_;
   bool logits_current_ = false;
+  PrefixStore* store_;
+  int64_t stored_tokens_ = 0;
+  std::shared_ptr<std::atomic<int64_t>> stored_bytes_;
 };
 
 }  // namespace toaster
