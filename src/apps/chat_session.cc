@@ -9,13 +9,14 @@
 namespace toaster {
 
 ChatSession::ChatSession(RunningModel& running, Tokenizer tokenizer, PromptTexts texts,
-                         int64_t chunk, GenerateOptions options, std::vector<std::string> stop)
+                         int64_t chunk, GenerateOptions options, std::vector<std::string> stop,
+                         PrefixStore* store)
     : running_(running),
       tokenizer_(std::move(tokenizer)),
       texts_(std::move(texts)),
       options_(std::move(options)),
       stop_(std::move(stop)),
-      session_(running.model(), chunk) {}
+      session_(running.model(), chunk, store) {}
 
 void ChatSession::Clear() {
   std::vector<Message>& messages = conversation_.messages;

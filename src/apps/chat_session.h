@@ -22,9 +22,10 @@ namespace toaster {
 /// Used by one thread at a time; the model is borrowed.
 class ChatSession {
  public:
-  /// `stop`: texts that end an answer (not the reasoning), as `options` for every reply.
+  /// `stop`: texts that end an answer (not the reasoning), as `options` for every reply. `store`,
+  /// borrowed, may be null.
   ChatSession(RunningModel& running, Tokenizer tokenizer, PromptTexts texts, int64_t chunk,
-              GenerateOptions options, std::vector<std::string> stop);
+              GenerateOptions options, std::vector<std::string> stop, PrefixStore* store = nullptr);
 
   const Conversation& conversation() const { return conversation_; }
   /// Goes on with another conversation.

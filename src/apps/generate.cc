@@ -83,6 +83,7 @@ Generated Generate(Session& session, const Config& config, std::vector<int32_t> 
     generated.read_tokens = static_cast<int64_t>(session.tokens().size()) - generated.reused_tokens;
     generated.end = GenerateEnd::kInterruptedPrompt;
     generated.prefill_seconds = prefill_clock.Seconds();
+    session.Store();
     return generated;
   }
   generated.prefill_seconds = prefill_clock.Seconds();
@@ -91,6 +92,7 @@ Generated Generate(Session& session, const Config& config, std::vector<int32_t> 
   const Clock decode_clock;
   generated.end = Decode(session, config, options, hooks, sampler, prompt, generated);
   generated.decode_seconds = decode_clock.Seconds();
+  session.Store();
   return generated;
 }
 

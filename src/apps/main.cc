@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
   toaster::AddKeyCommand(app, exit_code);
   toaster::AddDoctorCommand(app, exit_code);
   toaster::AddStatsCommand(app, exit_code);
+  toaster::AddCacheCommand(app, exit_code);
   toaster::AddLogitsCommand(app, exit_code);
   toaster::AddRecordCommand(app, exit_code);
   toaster::AddTokenizeCommand(app, exit_code);

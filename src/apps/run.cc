@@ -14,6 +14,7 @@
 #include "apps/text_input.h"
 #include "base/digest.h"
 #include "base/error.h"
+#include "base/units.h"
 #include "engine/stop_strings.h"
 #include "tokenizer/utf8.h"
 
@@ -65,6 +66,11 @@ int EndOneShot(const RunOptions& options, const Generated& generated, RunningMod
     return kInterruptedExitCode;
   }
   if (!options.quiet) {
+    if (session.stored_tokens() > 0) {
+      fmt::print(stderr, "{} tokens from {}, {} read\n", session.stored_tokens(),
+                 options.cache.directory,
+                 BytesText(static_cast<double>(session.stored_bytes_read())));
+    }
     fmt::print(stderr,
                "prompt {} tokens, {:.1f} tokens/s; reply {} tokens, {:.1f} tokens/s, ended by {}; "
                "seed {}; {}; {}\n",
@@ -77,7 +83,7 @@ int EndOneShot(const RunOptions& options, const Generated& generated, RunningMod
 }
 
 /// Continues the prompt as it is.
-int RunContinuation(const RunOptions& options, RunningModel& running) {
+int RunContinuation(const RunOptions& options, RunningModel& running, PrefixStore* store) {
   const Config& config = running.config();
   // A model with too few tokens for text can still be fed token ids.
   std::unique_ptr<Tokenizer> tokenizer;
@@ -87,7 +93,7 @@ int RunContinuation(const RunOptions& options, RunningModel& running) {
     if (options.tokens.empty() || error.code() != ErrorCode::kUnsupported) throw;
   }
   const std::vector<int32_t> tokens = PromptTokens(options, config, tokenizer.get());
-  Session session(running.model(), ChunkOf(options.engine, config));
+  Session session(running.model(), ChunkOf(options.engine, config), store);
   StopStrings stops(options.stop);
   const std::unique_ptr<TokenDecoder> decoder =
       tokenizer ? std::make_unique<TokenDecoder>(*tokenizer) : nullptr;
@@ -108,11 +114,12 @@ int RunContinuation(const RunOptions& options, RunningModel& running) {
   return EndOneShot(options, generated, running, session, digest);
 }
 
-ChatSession StartChat(const RunOptions& options, RunningModel& running) {
+ChatSession StartChat(const RunOptions& options, RunningModel& running, PrefixStore* store) {
   PromptTexts texts = ModelPromptTexts(options.engine, running.loaded());
   for (const std::string& warning : texts.warnings()) fmt::print(stderr, "note: {}\n", warning);
   ChatSession chat(running, ModelTokenizer(options.engine, running.loaded()), std::move(texts),
-                   ChunkOf(options.engine, running.config()), options.generate, options.stop);
+                   ChunkOf(options.engine, running.config()), options.generate, options.stop,
+                   store);
   const bool level = !options.think.empty() && options.think != "on" && options.think != "off";
   chat.SetThinking(options.think != "off", level ? ParseEffort(options.think) : Effort::kNone);
   if (!options.system.empty()) chat.SetSystem(options.system);
@@ -120,8 +127,8 @@ ChatSession StartChat(const RunOptions& options, RunningModel& running) {
 }
 
 /// Answers one message. Standard output gets the answer alone, so that it can be piped on.
-int RunOneAnswer(const RunOptions& options, RunningModel& running) {
-  ChatSession chat = StartChat(options, running);
+int RunOneAnswer(const RunOptions& options, RunningModel& running, PrefixStore* store) {
+  ChatSession chat = StartChat(options, running, store);
   chat.AddUserMessage(ReplaceIllFormed(PromptText(options)));
   Digest digest;
   const InterruptScope interrupts(InterruptScope::Second::kKills);
@@ -169,14 +176,17 @@ int Run(RunOptions options) {
   if (options.generate.max_tokens < 0 && !interactive && !options.chat)
     options.generate.max_tokens = kDefaultMaxTokens;
   const auto running = StartModel(options.engine);
+  const auto store = OpenStore(options.cache, *running, [](const std::string& line) {
+    fmt::print(stderr, "note: {}\n", line);
+  });
   if (interactive) {
-    ChatSession chat = StartChat(options, *running);
+    ChatSession chat = StartChat(options, *running, store.get());
     const std::string& model = options.engine.model;
-    return RunInteractiveChat(chat, *running,
-                              {model.empty() ? "the built-in model" : model,
-                               options.fold, options.seed});
+    return RunInteractiveChat(
+        chat, *running, {model.empty() ? "the built-in model" : model, options.fold, options.seed});
   }
-  return options.chat ? RunOneAnswer(options, *running) : RunContinuation(options, *running);
+  return options.chat ? RunOneAnswer(options, *running, store.get())
+                      : RunContinuation(options, *running, store.get());
 }
 
 }  // namespace

@@ -30,6 +30,7 @@ std::map<int32_t, float> ParseLogitBias(const std::vector<std::string>& items) {
 void AddRunOptions(CLI::App& command, RunOptions& options) {
   AddEngineOptions(command, options.engine);
   AddNumericsOption(command, options.engine);
+  AddCacheOptions(command, options.cache);
   const auto variable = [](const char* name) { return std::string("TOASTER_") + name; };
   auto* prompt =
       command.add_option("-p,--prompt", options.prompt, "The prompt")->envname(variable("PROMPT"));

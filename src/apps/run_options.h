@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "apps/cache_options.h"
 #include "apps/engine_options.h"
 #include "apps/generate.h"
 
@@ -14,6 +15,7 @@ namespace toaster {
 /// What `toaster run` is told.
 struct RunOptions {
   EngineOptions engine;
+  CacheOptions cache;
   std::string prompt;
   std::string file;
   std::string tokens;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <thread>
 
+#include "apps/cache_options.h"
 #include "apps/commands.h"
 #include "apps/engine_options.h"
 #include "apps/private_file.h"
@@ -22,6 +23,7 @@ namespace {
 
 struct ServeOptions {
   EngineOptions engine;
+  CacheOptions cache;
   HttpOptions http;
   std::string name;
   std::vector<std::string> aliases, hosts, origins;
@@ -36,6 +38,7 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
   options.http.port = 8080;
   AddEngineOptions(command, options.engine);
   AddNumericsOption(command, options.engine);
+  AddCacheOptions(command, options.cache);
   command.add_option("--host", options.http.host, "Address to listen on; 0.0.0.0 is all of them")
       ->envname("TOASTER_HOST")
       ->capture_default_str();
@@ -207,7 +210,10 @@ int Serve(ServeOptions options) {
   limits.linger_seconds = options.linger_seconds;
   limits.prefix_bytes =
       options.prefix_cache_mib >= 0 ? options.prefix_cache_mib << 20 : AvailableMemory() / 8;
-  EngineGenerator generator(*running, limits);
+  const auto store = OpenStore(options.cache, *running, [&](const std::string& line) {
+    log.Write("warning", "prefix store", {{"message", line}});
+  });
+  EngineGenerator generator(*running, limits, store.get());
   const ServedParts parts = {std::move(model), ModelTokenizer(options.engine, running->loaded()),
                              std::move(texts), generator, prices};
   api.Serve(parts);

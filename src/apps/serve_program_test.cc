@@ -95,6 +95,39 @@ TEST(ServeProgramTest, TheSameSeedGivesTheSameAnswer) {
   EXPECT_EQ(served.ExitCode(), 0);
 }
 
+TEST(ServeProgramTest, APrefixOutlivesTheServer) {
+  const test::TemporaryDirectory folder;
+  const std::string store = folder.path() / "store";
+  const std::vector<std::string> arguments = {"--cache-dir", store, "--cache-least-tokens", "1"};
+  std::string said[2];
+  for (std::string& answer : said) {
+    Served served(arguments);
+    TestClient client(served.port());
+    const TestResponse response = client.Post("/v1/chat/completions", Body(150, false));
+    EXPECT_THAT(response.body,
+                HasSubstr(said[0].empty() ? "\"cache_tier\":null" : "\"cache_tier\":\"disk\""));
+    answer = Said(response.body);
+    served.Signal(SIGTERM);
+    EXPECT_EQ(served.ExitCode(), 0);
+  }
+  EXPECT_EQ(said[0], said[1]);
+
+  const std::string at = " --cache-dir " + store;
+  EXPECT_THAT(test::RunProgram("cache ls" + at).text, HasSubstr(" places, 1 files of rows, "));
+  EXPECT_EQ(test::RunProgram("cache verify" + at).exit_code, 0);
+  for (const auto& entry : std::filesystem::directory_iterator(store + "/rows")) {
+    std::fstream rows(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+    rows.seekp(-1, std::ios::end);
+    rows.put('x');
+  }
+  const test::ProgramOutput verified = test::RunProgram("cache verify" + at);
+  EXPECT_EQ(verified.exit_code, 1);
+  EXPECT_THAT(verified.text, HasSubstr(".rows"));
+  EXPECT_THAT(test::RunProgram("cache clear" + at).text, HasSubstr("0 places"));
+  EXPECT_THAT(test::RunProgram("cache ls --cache-dir /nowhere").text,
+              HasSubstr("/nowhere: no prefix store is there"));
+}
+
 TEST(ServeProgramTest, ATerminatedServerEndsTheRepliesThatAreOnTheirWay) {
   Served served({});
   TestClient client(served.port());

@@ -225,7 +225,9 @@ int64_t PrefixStore::Put(const std::string& owner, std::span<const int32_t> toke
 
 std::string ModelIdentity(const LoadedModel& model, Numerics numerics) {
   Digest digest;
-  const auto add_number = [&](uint64_t number) { digest.AddValues(std::span<const uint64_t>(&number, 1)); };
+  const auto add_number = [&](uint64_t number) {
+    digest.AddValues(std::span<const uint64_t>(&number, 1));
+  };
   const auto add_text = [&](std::string_view text) {
     add_number(text.size());
     digest.AddValues(std::span<const char>(text));

@@ -35,6 +35,8 @@ class Stream : public GenerationStream {
     GenerationFigures told;
     told.cached_tokens = figures.cached_tokens;
     told.miss_reason = std::move(figures.miss_reason);
+    told.cached_in = std::move(figures.cached_in);
+    if (figures.disk_bytes > 0) told.read_bytes["disk"] = figures.disk_bytes;
     told.queue_seconds = figures.queue_seconds;
     told.prefill_seconds = figures.prefill_seconds;
     told.decode_seconds = figures.decode_seconds;

@@ -8,9 +8,9 @@ namespace toaster {
 /// The engine as what the server computes with.
 class EngineGenerator : public Generator {
  public:
-  /// See Engine; the model is borrowed.
-  EngineGenerator(RunningModel& running, const EngineLimits& limits)
-      : engine_(running, limits), places_(limits.most_running) {}
+  /// See Engine; the model and the store, which may be null, are borrowed.
+  EngineGenerator(RunningModel& running, const EngineLimits& limits, PrefixStore* store = nullptr)
+      : engine_(running, limits, store), places_(limits.most_running) {}
 
   /// Cancels what is left: every stream ends.
   void Stop() { engine_.Stop(); }

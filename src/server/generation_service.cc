@@ -257,12 +257,13 @@ RequestFigures GenerationRun::Figures(std::string_view finish) const {
 
 OrderedJson GenerationRun::Ledger(const Usage& usage) const {
   const RequestFigures figures = Figures("");
-  std::string reason;
+  std::string reason, cached_in;
   std::map<std::string, int64_t> read_bytes;
   OrderedJson notes = request_.notes;
   for (const Choice& choice : choices_) {
     const GenerationFigures own = choice.stream ? choice.stream->figures() : choice.figures;
     if (choice.first && reason.empty()) reason = own.miss_reason;
+    if (choice.first && cached_in.empty()) cached_in = own.cached_in;
     for (const auto& [tier, bytes] : own.read_bytes) read_bytes[tier] += bytes;
     for (const std::string& note : choice.assembler.reply().notes) notes.push_back(note);
   }
@@ -271,6 +272,7 @@ OrderedJson GenerationRun::Ledger(const Usage& usage) const {
   if (notes.is_null()) notes = OrderedJson::array();
   return {{"cache_hit_tokens", usage.cached_tokens},
           {"cache_miss_tokens", usage.prompt_tokens - usage.cached_tokens},
+          {"cache_tier", cached_in.empty() ? OrderedJson() : OrderedJson(cached_in)},
           {"miss_reason", reason.empty() ? OrderedJson() : OrderedJson(reason)},
           {"queue_seconds", figures.queue_seconds},
           {"prefill_seconds", figures.prefill_seconds},

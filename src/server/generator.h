@@ -40,6 +40,7 @@ struct GenerationFigures {
   int64_t cached_tokens = 0;  ///< of the prompt
   std::string miss_reason;    ///< why the rest was not in the cache; empty: it all was
   double queue_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
+  std::string cached_in;  ///< the tier that had the cached tokens: memory, disk; empty: none
   std::map<std::string, int64_t> read_bytes;  ///< by memory tier
 };
 
