@@ -73,6 +73,7 @@ class Reader {
  public:
   explicit Reader(std::span<const std::byte> bytes) : bytes_(bytes) {}
   void ReadBytes(void* data, size_t size) {
+    if (size == 0) return;  // `data` may be null
     if (size > bytes_.size() - at_) {
       ok_ = false;
       std::memset(data, 0, size);
