@@ -1,7 +1,7 @@
 # The short way to everything; CMakePresets.json is the long one.
 JOBS ?= $(shell nproc)
 PACKAGES = g++ cmake ninja-build pkg-config python3 nlohmann-json3-dev libpcre2-dev libcli11-dev libfmt-dev \
-           libxxhash-dev libssl-dev libedit-dev libcpp-httplib-dev libgtest-dev libgmock-dev libbenchmark-dev gnuplot-nox
+           libxxhash-dev libssl-dev libedit-dev libcpp-httplib-dev liburing-dev libgtest-dev libgmock-dev libbenchmark-dev gnuplot-nox
 FUZZ_SECONDS ?= 600
 
 .PHONY: demo build install test test-long kernel-instructions test-asan test-tsan fuzz clients-test agents-test tokenizer-check web web-test lint format clean

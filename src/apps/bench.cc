@@ -23,14 +23,6 @@ struct Options {
   bool profile = false;
 };
 
-std::optional<double> DiskRate(const LoadedModel& model) {
-  // A shard in memory has an origin that is no file.
-  for (const SafetensorsFile& shard : model.checkpoint.shards()) {
-    if (const auto rate = DirectReadRate(shard.origin())) return rate;
-  }
-  return std::nullopt;
-}
-
 void Bench(Options& options) {
   Profile profile;
   options.engine.backend.profile = &profile;
@@ -44,7 +36,7 @@ void Bench(Options& options) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.backend = running->backend().name();
   options.benchmark.chunk = ChunkOf(options.engine, running->config());
-  report.disk_bytes_per_s = DiskRate(running->loaded());
+  report.disk_bytes_per_s = DirectReadRate(running->loaded().checkpoint.ShardPaths());
   report.limits = running->backend().MeasureLimits();
   if (!quiet) {
     fmt::print("{}{}\n", LimitsText(report), HeaderText());

@@ -113,12 +113,10 @@ Finding CheckPort(const DoctorOptions& options) {
 
 void CheckMemory(const LoadedModel& model, std::vector<Finding>& findings) {
   int64_t weights = 0;
-  std::optional<double> disk;
   for (const SafetensorsFile& shard : model.checkpoint.shards()) {
     weights += static_cast<int64_t>(shard.bytes().size());
-    // The built-in model has an origin that is no file.
-    if (!disk) disk = DirectReadRate(shard.origin());
   }
+  const std::optional<double> disk = DirectReadRate(model.checkpoint.ShardPaths());
   const int64_t available = AvailableMemory();
   const std::string found =
       fmt::format("{} of weights, {} of memory available", BytesText(static_cast<double>(weights)),

@@ -42,6 +42,7 @@ Checkpoint Checkpoint::InMemory(std::string_view config, std::span<const std::by
                                 const std::string& origin) {
   Checkpoint checkpoint;
   checkpoint.origin_ = origin;
+  checkpoint.in_memory_ = true;
   checkpoint.config_ = Config::Parse(config, origin);
   checkpoint.shards_.emplace_back(safetensors, origin);
   checkpoint.IndexTensors(nullptr);
@@ -139,6 +140,13 @@ std::string Checkpoint::ExpectedFile(std::string_view name) const {
     return (std::filesystem::path(origin_) / index_.files[entry->second]).string();
   }
   return shards_.size() == 1 ? shards_[0].origin() : origin_;
+}
+
+std::vector<std::filesystem::path> Checkpoint::ShardPaths() const {
+  std::vector<std::filesystem::path> paths;
+  if (in_memory_) return paths;
+  for (const SafetensorsFile& shard : shards_) paths.emplace_back(shard.origin());
+  return paths;
 }
 
 std::vector<std::string_view> Checkpoint::Names() const {

@@ -42,6 +42,8 @@ class Checkpoint {
   /// The directory, or the origin given to InMemory().
   const std::string& origin() const { return origin_; }
   const std::vector<SafetensorsFile>& shards() const { return shards_; }
+  /// The files of the shards, in their order; none if they are in memory.
+  std::vector<std::filesystem::path> ShardPaths() const;
   /// Tensors that can be found.
   size_t size() const { return tensors_.size(); }
 
@@ -71,6 +73,7 @@ class Checkpoint {
   bool has_index_ = false;
   ShardIndex index_;
   std::unordered_set<std::string> damaged_;
+  bool in_memory_ = false;
 };
 
 }  // namespace toaster
