@@ -404,7 +404,8 @@ TEST_F(TrainingOperationsTest, Experts) {
     routing.weights.assign(weight.data(), weight.data() + weight.size());
     Tensor y, grad_x, g1 = ZeroLike(w1), g2 = ZeroLike(w2), g3 = ZeroLike(w3),
                       unused = ZeroLike(w1);
-    forward_->Experts(x, routing, {&expert, 1}, shared, kLimit, y);
+    ResidentExperts experts({&expert, 1});
+    forward_->Experts(x, routing, experts, shared, kLimit, y);
     Expect(p + "y", y);
     const ExpertGradients gradients{g1.data(), g2.data(), g3.data()},
         shared_gradients{unused.data(), unused.data(), unused.data()};

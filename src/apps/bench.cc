@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -8,6 +9,7 @@
 #include "apps/bench_report.h"
 #include "apps/commands.h"
 #include "apps/engine_options.h"
+#include "apps/text_input.h"
 #include "base/disk_speed.h"
 #include "base/memory_use.h"
 #include "engine/benchmark.h"
@@ -15,17 +17,30 @@
 namespace toaster {
 namespace {
 
+// What measuring the machine takes, see Backend::MeasureLimits() and DirectReadRate().
+constexpr int64_t kMeasureBytes = (int64_t{1} << 30) + (int64_t{64} << 20);
+
 struct Options {
   EngineOptions engine;
   BenchmarkOptions benchmark;
   bool json = false;
   bool csv = false;
   bool profile = false;
+  std::string token_file;
 };
 
 void Bench(Options& options) {
   Profile profile;
   options.engine.backend.profile = &profile;
+  options.engine.other_bytes = kMeasureBytes;
+  options.engine.sequences =
+      *std::max_element(options.benchmark.batches.begin(), options.benchmark.batches.end());
+  if (options.engine.context == 0) {
+    options.engine.context = std::max(
+        *std::max_element(options.benchmark.prefill.begin(), options.benchmark.prefill.end()),
+        *std::max_element(options.benchmark.depths.begin(), options.benchmark.depths.end()) +
+            (options.benchmark.repeat + 1) * options.benchmark.steps);
+  }
   const bool quiet = options.json || options.csv;
 
   BenchReport report;
@@ -35,7 +50,9 @@ void Bench(Options& options) {
   report.open_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.backend = running->backend().name();
-  options.benchmark.chunk = ChunkOf(options.engine, running->config());
+  options.benchmark.chunk = running->plan().chunk;
+  if (!options.token_file.empty())
+    options.benchmark.tokens = ParseTokenIds(ReadInput(options.token_file));
   report.disk_bytes_per_s = DirectReadRate(running->loaded().checkpoint.ShardPaths());
   report.limits = running->backend().MeasureLimits();
   if (!quiet) {
@@ -53,11 +70,12 @@ void Bench(Options& options) {
   for (const BenchmarkRun& run : report.runs) limits.push_back(run.limits);
   if (!limits.empty()) report.limits = MedianLimits(limits);
   report.peak_resident_bytes = CurrentMemoryUse().peak;
+  report.plan = running->plan();
+  if (running->expert_store() != nullptr) report.experts = running->expert_store()->figures();
   if (options.json) fmt::print("{}", ReportJson(report, options.profile));
   if (options.csv) fmt::print("{}", ReportCsv(report));
   if (!quiet) {
-    fmt::print("peak memory {:.2f} GiB\n",
-               static_cast<double>(report.peak_resident_bytes) / (1 << 30));
+    fmt::print("{}", MemoryText(report));
   }
 }
 
@@ -104,6 +122,11 @@ void AddBenchCommand(CLI::App& app, int& exit_code) {
   command->add_option("--seed", benchmark.seed, "Seed of the random tokens")
       ->envname("TOASTER_SEED")
       ->capture_default_str();
+  command
+      ->add_option("--token-file", options->token_file,
+                   "File of token ids to feed instead, around and around: text chooses experts "
+                   "less evenly than chance")
+      ->envname("TOASTER_TOKEN_FILE");
   command
       ->add_flag("--profile", options->profile,
                  "Also print time, bytes and share of the limit of each operation")

@@ -96,6 +96,24 @@ std::string ProfileText(const BenchmarkRun& run) {
   return text;
 }
 
+std::string MemoryText(const BenchReport& report) {
+  constexpr double kGib = 1 << 30;
+  const auto peak = static_cast<double>(report.peak_resident_bytes);
+  if (!report.experts) return fmt::format("peak memory {:.2f} GiB\n", peak / kGib);
+  const ExpertStoreFigures& experts = *report.experts;
+  const auto used = static_cast<double>(std::max<int64_t>(1, experts.used));
+  return fmt::format(
+      "peak memory {:.2f} GiB, {:.1f} % of the {:.2f} GiB planned\n"
+      "experts: {} used, {:.1f} % missed; {} read for forecasts, {} of them in vain\n"
+      "disk: {} read, {} of it used, in {:.1f} s; {:.1f} s waited\n",
+      peak / kGib, 100 * peak / static_cast<double>(report.plan.total()),
+      static_cast<double>(report.plan.total()) / kGib, GroupedText(experts.used),
+      100 * static_cast<double>(experts.missed) / used, GroupedText(experts.read_for_forecast),
+      GroupedText(experts.forecast_in_vain), BytesText(static_cast<double>(experts.read_bytes)),
+      BytesText(static_cast<double>(experts.needed_bytes)), experts.read_seconds,
+      experts.wait_seconds);
+}
+
 std::string ReportJson(const BenchReport& report, bool profile) {
   Json runs = Json::array();
   for (const BenchmarkRun& run : report.runs) {
@@ -111,6 +129,8 @@ std::string ReportJson(const BenchReport& report, bool profile) {
                  {"bytes", run.work.bytes},
                  {"flops", run.work.flops()},
                  {"int8_ops", run.work.int8_ops},
+                 {"disk_bytes", run.disk_bytes},
+                 {"disk_gb_per_s", Known(run.disk_bytes_per_s)},
                  {"limit", share > 0 ? Json(run.Limit()) : Json(nullptr)},
                  {"share_of_limit", share > 0 ? Json(share) : Json(nullptr)},
                  {"limits", LimitsJson(run.limits)}};
@@ -119,12 +139,25 @@ std::string ReportJson(const BenchReport& report, bool profile) {
   }
   Json limits = LimitsJson(report.limits);
   limits["disk_gb_per_s"] = Known(report.disk_bytes_per_s.value_or(0));
-  const Json document = {{"model", report.model},
-                         {"backend", report.backend},
-                         {"limits", limits},
-                         {"open_s", report.open_seconds},
-                         {"peak_rss_bytes", report.peak_resident_bytes},
-                         {"runs", runs}};
+  Json document = {{"model", report.model},
+                   {"backend", report.backend},
+                   {"limits", limits},
+                   {"open_s", report.open_seconds},
+                   {"peak_rss_bytes", report.peak_resident_bytes},
+                   {"runs", runs}};
+  if (report.experts) {
+    const ExpertStoreFigures& experts = *report.experts;
+    document["planned_bytes"] = report.plan.total();
+    document["experts"] = {{"kept", report.plan.experts_kept},
+                           {"used", experts.used},
+                           {"missed", experts.missed},
+                           {"read_for_forecast", experts.read_for_forecast},
+                           {"forecast_in_vain", experts.forecast_in_vain},
+                           {"needed_bytes", experts.needed_bytes},
+                           {"read_bytes", experts.read_bytes},
+                           {"read_seconds", experts.read_seconds},
+                           {"wait_seconds", experts.wait_seconds}};
+  }
   return document.dump(2) + "\n";
 }
 

@@ -17,6 +17,8 @@ struct BenchReport {
   std::optional<double> disk_bytes_per_s;
   double open_seconds = 0;
   int64_t peak_resident_bytes = 0;
+  MemoryPlan plan;
+  std::optional<ExpertStoreFigures> experts;  ///< of all runs, if experts are read when needed
   std::vector<BenchmarkRun> runs;
 };
 
@@ -26,6 +28,9 @@ std::string HeaderText();
 std::string RunText(const BenchmarkRun& run);
 /// Each operation of a run: its share of the time, and of what the machine allows it.
 std::string ProfileText(const BenchmarkRun& run);
+
+/// Peak memory, and what became of the plan: two or three lines.
+std::string MemoryText(const BenchReport& report);
 
 /// Rates in 10^9 per second; null where not known. Runs carry the limits of their time and their
 /// profile with `profile`.

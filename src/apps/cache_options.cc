@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "apps/size_option.h"
+
 namespace toaster {
 
 CLI::Option* AddCacheDirectoryOption(CLI::App& command, CacheOptions& options) {
@@ -17,7 +19,7 @@ void AddCacheSizeOption(CLI::App& command, CacheOptions& options) {
       .add_option("--cache-size", options.size,
                   "Most bytes in --cache-dir, as 500MB or 32GB (default: 32GB)")
       ->envname("TOASTER_CACHE_SIZE")
-      ->transform(CLI::AsSizeValue(true));
+      ->transform(SizeText());
 }
 
 void AddCacheOptions(CLI::App& command, CacheOptions& options) {
@@ -28,7 +30,7 @@ void AddCacheOptions(CLI::App& command, CacheOptions& options) {
                   "Most bytes written to --cache-dir in a day, which spares the disk; 0: no limit "
                   "(default: 64GB)")
       ->envname("TOASTER_CACHE_DAILY_WRITES")
-      ->transform(CLI::AsSizeValue(true));
+      ->transform(SizeText());
   command
       .add_option("--cache-least-tokens", options.least_tokens,
                   "Tokens that a place in --cache-dir has to save")

@@ -1,16 +1,19 @@
 #include "apps/engine_options.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <charconv>
 
 #include "apps/builtin_model.h"
+#include "apps/size_option.h"
 #include "apps/text_input.h"
 #include "base/error.h"
 #include "base/memory_use.h"
+#include "base/units.h"
 #include "checkpoint/model_location.h"
-#include "engine/prefill_chunk.h"
+#include "engine/memory_plan.h"
 
 namespace toaster {
 
@@ -51,6 +54,18 @@ void AddEngineOptions(CLI::App& command, EngineOptions& options) {
           "where memory is short)")
       ->envname("TOASTER_CHUNK")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
+  command
+      .add_option("--memory", options.memory,
+                  "Memory for everything, as 24GB; experts that do not fit are read from the files "
+                  "when they are needed (default: what is available)")
+      ->envname("TOASTER_MEMORY")
+      ->transform(SizeText());
+  command
+      .add_option("--context", options.context,
+                  "Tokens of each sequence that memory is set aside for (default: 32768, or the "
+                  "model's limit)")
+      ->envname("TOASTER_CONTEXT")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
 }
 
 void AddNumericsOption(CLI::App& command, EngineOptions& options) {
@@ -63,10 +78,6 @@ void AddNumericsOption(CLI::App& command, EngineOptions& options) {
       ->capture_default_str();
 }
 
-int64_t ChunkOf(const EngineOptions& options, const Config& config) {
-  return options.chunk > 0 ? options.chunk : PrefillChunk(config, AvailableMemory());
-}
-
 LoadedModel OpenModel(const std::string& model) {
   if (model.empty())
     return LoadModel(Checkpoint::InMemory(BuiltinConfig(), BuiltinWeights(), kBuiltin));
@@ -76,9 +87,33 @@ LoadedModel OpenModel(const std::string& model) {
 std::unique_ptr<RunningModel> StartModel(const EngineOptions& options) {
   BackendOptions backend = options.backend;
   backend.numerics = options.numerics == "fp32" ? Numerics::kFloat32 : Numerics::kOfficial;
-  auto running = std::make_unique<RunningModel>(OpenModel(options.model), backend);
-  for (const std::string& note : running->loaded().notes) fmt::print(stderr, "note: {}\n", note);
-  return running;
+  LoadedModel loaded = OpenModel(options.model);
+  for (const std::string& note : loaded.notes) fmt::print(stderr, "note: {}\n", note);
+  const bool in_files = !loaded.checkpoint.ShardPaths().empty();
+  const MemoryPlan plan =
+      PlanMemory(loaded.config, in_files ? SizesOf(loaded) : SizesOf(loaded.config),
+                 {.memory = options.memory,
+                  .available = AvailableMemory(),
+                  .context = options.context,
+                  .sequences = options.sequences,
+                  .prefix_bytes = options.prefix_bytes,
+                  .chunk = options.chunk,
+                  .other_bytes = options.other_bytes,
+                  .in_files = in_files});
+  WeightOptions weights;
+  if (plan.streams) {
+    fmt::print(stderr, "note: {} of {} experts stay in memory, the others are read when needed\n",
+               GroupedText(plan.experts_kept), GroupedText(SizesOf(loaded).experts));
+    const bool show = isatty(STDERR_FILENO) != 0;
+    weights.progress = [show](int64_t done, int64_t total) {
+      if (show) {
+        fmt::print(stderr, "\r\x1b[Kreading weights: {} of {}{}",
+                   BytesText(static_cast<double>(done)), BytesText(static_cast<double>(total)),
+                   done == total ? "\r\x1b[K" : "");
+      }
+    };
+  }
+  return std::make_unique<RunningModel>(std::move(loaded), backend, plan, std::move(weights));
 }
 
 Tokenizer ModelTokenizer(const EngineOptions& options, const LoadedModel& loaded) {

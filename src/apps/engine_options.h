@@ -21,21 +21,23 @@ struct EngineOptions {
   std::string model;  ///< empty: the built-in model
   BackendOptions backend;
   std::string numerics = "official";
-  int64_t chunk = 0;  ///< 0: see ChunkOf
+  int64_t chunk = 0;    ///< 0: what suits the model and the memory
+  int64_t memory = 0;   ///< bytes; 0: what is available
+  int64_t context = 0;  ///< tokens that memory is set aside for; 0: the plan's choice
+  // A server's: sequences at a time, and memory for beginnings of requests, -1: the plan's choice.
+  int64_t sequences = 1, prefix_bytes = 0;
+  int64_t other_bytes = 0;  ///< that the command takes besides
 };
 
-/// Declares MODEL, --backend, --kernels, --threads and --chunk.
+/// Declares MODEL, --backend, --kernels, --threads, --chunk, --memory and --context.
 void AddEngineOptions(CLI::App& command, EngineOptions& options);
 /// Declares --numerics.
 void AddNumericsOption(CLI::App& command, EngineOptions& options);
 
-/// Tokens per forward pass of a prefill: as asked for, or what suits the model and this machine.
-int64_t ChunkOf(const EngineOptions& options, const Config& config);
-
 /// Finds and opens the model. Throws Error.
 LoadedModel OpenModel(const std::string& model);
-/// Opens the model and makes it ready to run; what a user should know about it goes to standard
-/// error.
+/// Opens the model, splits the memory and makes it ready to run; what a user should know about it
+/// goes to standard error. Throws Error.
 std::unique_ptr<RunningModel> StartModel(const EngineOptions& options);
 
 /// The tokenizer and the fixed texts of prompts that belong to the model that `options` opened.

@@ -79,7 +79,7 @@ class Evaluation {
         running_(StartModel(options.engine)),
         tokenizer_(ModelTokenizer(options.engine, running_->loaded())),
         texts_(ModelPromptTexts(options.engine, running_->loaded())),
-        chunk_(ChunkOf(options.engine, running_->config())) {
+        chunk_(running_->plan().chunk) {
     for (const std::string& warning : texts_.warnings()) fmt::print(stderr, "note: {}\n", warning);
   }
 

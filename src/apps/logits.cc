@@ -54,7 +54,7 @@ void PrintRow(size_t position, std::span<const float> logits, const Options& opt
 void Logits(const Options& options) {
   const auto running = StartModel(options.engine);
   std::vector<int32_t> tokens = ParseTokenIds(options.tokens);
-  Session session(running->model(), ChunkOf(options.engine, running->config()));
+  Session session(running->model(), running->plan().chunk);
   Digest digest;
   for (int64_t step = 0; step <= options.steps; ++step) {
     if (step > 0) tokens.push_back(ArgMax(session.logits()));

@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   toaster::AddTrainTokenizerCommand(app, exit_code);
   toaster::AddRenderCommand(app, exit_code);
   toaster::AddBenchCommand(app, exit_code);
+  toaster::AddPlanCommand(app, exit_code);
   toaster::AddTrainCommand(app, exit_code);
   toaster::AddPlotCommand(app, exit_code);
   try {

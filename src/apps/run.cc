@@ -93,7 +93,7 @@ int RunContinuation(const RunOptions& options, RunningModel& running, PrefixStor
     if (options.tokens.empty() || error.code() != ErrorCode::kUnsupported) throw;
   }
   const std::vector<int32_t> tokens = PromptTokens(options, config, tokenizer.get());
-  Session session(running.model(), ChunkOf(options.engine, config), store);
+  Session session(running.model(), running.plan().chunk, store);
   StopStrings stops(options.stop);
   const std::unique_ptr<TokenDecoder> decoder =
       tokenizer ? std::make_unique<TokenDecoder>(*tokenizer) : nullptr;
@@ -118,8 +118,7 @@ ChatSession StartChat(const RunOptions& options, RunningModel& running, PrefixSt
   PromptTexts texts = ModelPromptTexts(options.engine, running.loaded());
   for (const std::string& warning : texts.warnings()) fmt::print(stderr, "note: {}\n", warning);
   ChatSession chat(running, ModelTokenizer(options.engine, running.loaded()), std::move(texts),
-                   ChunkOf(options.engine, running.config()), options.generate, options.stop,
-                   store);
+                   running.plan().chunk, options.generate, options.stop, store);
   const bool level = !options.think.empty() && options.think != "on" && options.think != "off";
   chat.SetThinking(options.think != "off", level ? ParseEffort(options.think) : Effort::kNone);
   if (!options.system.empty()) chat.SetSystem(options.system);

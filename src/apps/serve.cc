@@ -14,7 +14,6 @@
 #include "apps/private_file.h"
 #include "apps/text_input.h"
 #include "base/error.h"
-#include "base/memory_use.h"
 #include "server/api_server.h"
 #include "server/engine_generator.h"
 
@@ -91,8 +90,8 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
       ->capture_default_str();
   command
       .add_option("--prefix-cache-mib", options.prefix_cache_mib,
-                  "Memory for the beginnings of earlier requests (default: an eighth of what is "
-                  "free)")
+                  "Memory for the beginnings of earlier requests (default: an eighth of what "
+                  "weights and sequences leave)")
       ->envname("TOASTER_PREFIX_CACHE_MIB")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
   command
@@ -195,7 +194,10 @@ int Serve(ServeOptions options) {
         {{"message", "everybody who reaches this address may use the model; give --api-keys"}});
   }
 
-  const auto running = StartModel(options.engine);
+  EngineOptions engine = options.engine;
+  engine.sequences = options.parallel;
+  engine.prefix_bytes = options.prefix_cache_mib >= 0 ? options.prefix_cache_mib << 20 : -1;
+  const auto running = StartModel(engine);
   const Config& config = running->config();
   PromptTexts texts = ModelPromptTexts(options.engine, running->loaded());
   ServedModel model = {api_options.model_name, options.aliases, texts.Efforts(),
@@ -205,11 +207,10 @@ int Serve(ServeOptions options) {
   EngineLimits limits;
   limits.most_running = options.parallel;
   limits.most_waiting = options.max_waiting;
-  limits.chunk = ChunkOf(options.engine, config);
+  limits.chunk = running->plan().chunk;
   limits.prefill_slice_seconds = options.prefill_slice_seconds;
   limits.linger_seconds = options.linger_seconds;
-  limits.prefix_bytes =
-      options.prefix_cache_mib >= 0 ? options.prefix_cache_mib << 20 : AvailableMemory() / 8;
+  limits.prefix_bytes = running->plan().prefix_bytes;
   const auto store = OpenStore(options.cache, *running, [&](const std::string& line) {
     log.Write("warning", "prefix store", {{"message", line}});
   });

@@ -137,6 +137,37 @@ struct ExpertMatrices {
   const Matrix* w3 = nullptr;
 };
 
+/// The routed experts of one layer as Experts() sees them: some may still be on their way into
+/// memory. One thread at a time.
+class ExpertSource {
+ public:
+  virtual ~ExpertSource() = default;
+  /// Puts those of `wanted` that are in memory in front and returns how many; with `wait`, waits
+  /// until there is one at least. They stay in memory until Release(). Throws Error(kIo) or
+  /// Error(kCorruptFile) if one cannot be had.
+  virtual int64_t Acquire(std::span<int32_t> wanted, bool wait) = 0;
+  /// Of an expert that was acquired.
+  virtual ExpertMatrices Matrices(int32_t expert) const = 0;
+  /// Says that nobody looks at these experts any more; each is acquired once in a layer.
+  virtual void Release(std::span<const int32_t> experts) = 0;
+};
+
+/// Experts that are all in memory, by number.
+class ResidentExperts : public ExpertSource {
+ public:
+  explicit ResidentExperts(std::span<const ExpertMatrices> experts) : experts_(experts) {}
+  int64_t Acquire(std::span<int32_t> wanted, bool) override {
+    return static_cast<int64_t>(wanted.size());
+  }
+  ExpertMatrices Matrices(int32_t expert) const override {
+    return experts_[static_cast<size_t>(expert)];
+  }
+  void Release(std::span<const int32_t>) override {}
+
+ private:
+  std::span<const ExpertMatrices> experts_;
+};
+
 class Backend {
  public:
   explicit Backend(Numerics numerics) : numerics_(numerics) {}
@@ -215,10 +246,10 @@ class Backend {
   /// Section 10.1 for x [rows, d].
   virtual void Route(const Tensor& x, const RouteParameters& parameters, Routing& routing) = 0;
   /// Sections 10.2 and 10.3: output [rows, d] = the chosen experts of each row, rising by number,
-  /// then the shared expert.
-  virtual void Experts(const Tensor& x, const Routing& routing,
-                       std::span<const ExpertMatrices> experts, const ExpertMatrices& shared,
-                       float swiglu_limit, Tensor& output) = 0;
+  /// then the shared expert. Takes every chosen expert from `experts` once, in any order, and gives
+  /// it back.
+  virtual void Experts(const Tensor& x, const Routing& routing, ExpertSource& experts,
+                       const ExpertMatrices& shared, float swiglu_limit, Tensor& output) = 0;
 
   /// Section 13: streams[row, k] = e[row] + h[row, k], rounded; h and streams may be the same
   /// tensor.

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -51,6 +52,26 @@ class Source {
 
  private:
   uint64_t counter_ = 0;
+};
+
+// Experts of which none is there at first; then the last ones come first, two at a time.
+class LateExperts : public ResidentExperts {
+ public:
+  using ResidentExperts::ResidentExperts;
+  int64_t Acquire(std::span<int32_t> wanted, bool wait) override {
+    if (!wait) return 0;
+    std::reverse(wanted.begin(), wanted.end());
+    const auto count = std::min<int64_t>(2, static_cast<int64_t>(wanted.size()));
+    held_ += count;
+    return count;
+  }
+  void Release(std::span<const int32_t> experts) override {
+    held_ -= static_cast<int64_t>(experts.size());
+  }
+  int64_t held() const { return held_; }
+
+ private:
+  int64_t held_ = 0;
 };
 
 // A weight with its own storage, at an odd address.
@@ -232,9 +253,14 @@ TEST_P(OperationsTest, ExpertsOfEveryFormat) {
       }
       const Tensor x = source_.Numbers({tokens, d});
       Tensor y, expected;
-      cpu_->Experts(x, routing, experts, shared, 10, y);
-      reference_->Experts(x, routing, experts, shared, 10, expected);
+      ResidentExperts resident(experts);
+      reference_->Experts(x, routing, resident, shared, 10, expected);
+      cpu_->Experts(x, routing, resident, shared, 10, y);
       ExpectSame(y, expected, std::to_string(tokens) + " tokens");
+      LateExperts late(experts);
+      cpu_->Experts(x, routing, late, shared, 10, y);
+      ExpectSame(y, expected, std::to_string(tokens) + " tokens, experts come late");
+      EXPECT_EQ(late.held(), 0);
     }
   }
 }

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <set>
+#include <map>
 #include <utility>
 
 namespace toaster {
@@ -27,6 +27,32 @@ double ExpertBytes(const ExpertMatrices& expert) {
 double ExpertFlops(const ExpertMatrices& expert, int64_t rows) {
   return Flops(*expert.w1, rows) + Flops(*expert.w2, rows) + Flops(*expert.w3, rows);
 }
+
+// Hands on what another source has, and counts the work that each expert is.
+class CountingSource : public ExpertSource {
+ public:
+  CountingSource(ExpertSource& inner, const Routing& routing) : inner_(inner) {
+    for (const int32_t expert : routing.experts) ++rows_[expert];
+  }
+  int64_t Acquire(std::span<int32_t> wanted, bool wait) override {
+    return inner_.Acquire(wanted, wait);
+  }
+  ExpertMatrices Matrices(int32_t expert) const override { return inner_.Matrices(expert); }
+  void Release(std::span<const int32_t> experts) override {
+    for (const int32_t expert : experts) {
+      const ExpertMatrices matrices = inner_.Matrices(expert);
+      work +=
+          {.bytes = ExpertBytes(matrices), .bf16_flops = ExpertFlops(matrices, rows_.at(expert))};
+    }
+    inner_.Release(experts);
+  }
+
+  Work work;
+
+ private:
+  ExpertSource& inner_;
+  std::map<int32_t, int64_t> rows_;
+};
 
 Work HyperWork(const HyperParameters& parameters, int64_t rows) {
   return {.bytes = Bytes(parameters.fn), .float_flops = Flops(parameters.fn, rows)};
@@ -165,18 +191,12 @@ void ProfilingBackend::Route(const Tensor& x, const RouteParameters& parameters,
   Measure("route", work, [&] { inner_->Route(x, parameters, routing); });
 }
 
-void ProfilingBackend::Experts(const Tensor& x, const Routing& routing,
-                               std::span<const ExpertMatrices> experts,
+void ProfilingBackend::Experts(const Tensor& x, const Routing& routing, ExpertSource& experts,
                                const ExpertMatrices& shared, float swiglu_limit, Tensor& output) {
-  Work work{.bytes = ExpertBytes(shared), .bf16_flops = ExpertFlops(shared, x.rows())};
-  for (const int32_t expert : routing.experts) {
-    work.bf16_flops += ExpertFlops(experts[static_cast<size_t>(expert)], 1);
-  }
-  for (const int32_t expert : std::set<int32_t>(routing.experts.begin(), routing.experts.end())) {
-    work.bytes += ExpertBytes(experts[static_cast<size_t>(expert)]);
-  }
-  Measure("experts", work,
-          [&] { inner_->Experts(x, routing, experts, shared, swiglu_limit, output); });
+  CountingSource counted(experts, routing);
+  counted.work = {.bytes = ExpertBytes(shared), .bf16_flops = ExpertFlops(shared, x.rows())};
+  Measure("experts", counted.work,
+          [&] { inner_->Experts(x, routing, counted, shared, swiglu_limit, output); });
 }
 
 void ProfilingBackend::AddToStreams(const Tensor& e, const Tensor& h, Tensor& streams) {

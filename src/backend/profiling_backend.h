@@ -38,7 +38,7 @@ class ProfilingBackend : public Backend {
               std::span<const Segment> segments, std::span<const AttendSource> sources,
               Tensor& output) override;
   void Route(const Tensor& x, const RouteParameters& parameters, Routing& routing) override;
-  void Experts(const Tensor& x, const Routing& routing, std::span<const ExpertMatrices> experts,
+  void Experts(const Tensor& x, const Routing& routing, ExpertSource& experts,
                const ExpertMatrices& shared, float swiglu_limit, Tensor& output) override;
   void AddToStreams(const Tensor& e, const Tensor& h, Tensor& streams) override;
 

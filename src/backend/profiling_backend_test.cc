@@ -57,7 +57,8 @@ TEST(ProfilingBackendTest, CountsWeightsOnceAndArithmeticPerToken) {
   };
   const Matrix up = fp4(128, 128), down = fp4(128, 128);
   const ExpertMatrices expert{&up, &down, &up};
-  const std::vector<ExpertMatrices> experts(4, expert);
+  const std::vector<ExpertMatrices> matrices(4, expert);
+  ResidentExperts experts(matrices);
   Routing routing;
   routing.experts_per_token = 2;
   routing.experts = {0, 2, 2, 3, 0, 2};  // three of four experts

@@ -26,6 +26,10 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
+/// Gives back the pages of a mapping that were touched; whoever touches them again reads them
+/// again.
+void DropPages(std::span<const std::byte> bytes);
+
 /// While it lives, a page fault in these bytes reads that page alone. Without, the kernel reads
 /// around each fault, up to megabytes, which costs more than a small tensor among large ones is
 /// worth.

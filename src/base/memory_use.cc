@@ -1,6 +1,7 @@
 #include "base/memory_use.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <sstream>
@@ -10,13 +11,45 @@ namespace toaster {
 
 namespace {
 
-// The number in a file of one word, or `otherwise`.
-int64_t NumberIn(const char* path, int64_t otherwise) {
+// "max" is no number, and version 1 has a huge one for no limit.
+constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+
+// The number in a file of one word, or none.
+int64_t NumberIn(const std::filesystem::path& path) {
   int64_t number = 0;
-  return std::ifstream(path) >> number ? number : otherwise;
+  return std::ifstream(path) >> number ? number : kNone;
+}
+
+// The least limit of a control group and those around it. A container sees its own group as the
+// root, wherever /proc says that it is, so groups that are not there are passed over.
+int64_t LeastLimit(const std::filesystem::path& root, std::filesystem::path group,
+                   const char* file) {
+  int64_t least = NumberIn(root / file);
+  for (group = group.relative_path(); !group.empty(); group = group.parent_path())
+    least = std::min(least, NumberIn(root / group / file));
+  return least;
 }
 
 }  // namespace
+
+int64_t MemoryLimit(const std::filesystem::path& groups, const std::filesystem::path& memberships) {
+  // Lines are "0::/path" in version 2 and "4:memory:/path" in version 1.
+  int64_t least = std::min(NumberIn(groups / "memory.max"),
+                           NumberIn(groups / "memory" / "memory.limit_in_bytes"));
+  std::ifstream file(memberships);
+  for (std::string line; std::getline(file, line);) {
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string path = line.substr(second + 1);
+    if (second == first + 1) least = std::min(least, LeastLimit(groups, path, "memory.max"));
+    std::istringstream controllers(line.substr(first + 1, second - first - 1));
+    for (std::string controller; std::getline(controllers, controller, ',');) {
+      if (controller == "memory")
+        least = std::min(least, LeastLimit(groups / "memory", path, "memory.limit_in_bytes"));
+    }
+  }
+  return least;
+}
 
 int64_t AvailableMemory() {
   int64_t available = 0;
@@ -27,10 +60,7 @@ int64_t AvailableMemory() {
     int64_t kibibytes = 0;
     if (words >> key >> kibibytes && key == "MemAvailable:") available = kibibytes << 10;
   }
-  // "max" is no number, and version 1 has a huge one for no limit.
-  constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
-  const int64_t limit = std::min(NumberIn("/sys/fs/cgroup/memory.max", kNone),
-                                 NumberIn("/sys/fs/cgroup/memory/memory.limit_in_bytes", kNone));
+  const int64_t limit = MemoryLimit("/sys/fs/cgroup", "/proc/self/cgroup");
   return std::min(available, std::max<int64_t>(0, limit - CurrentMemoryUse().anonymous));
 }
 

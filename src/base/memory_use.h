@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 
 namespace toaster {
 
@@ -13,6 +14,11 @@ struct MemoryUse {
 
 /// Zeros where the system does not tell.
 MemoryUse CurrentMemoryUse();
+
+/// The least memory limit of the control groups of a process: `groups` is where they are mounted,
+/// version 1 or 2, and `memberships` the process's list of them, as /proc/self/cgroup. The largest
+/// number if there is no limit.
+int64_t MemoryLimit(const std::filesystem::path& groups, const std::filesystem::path& memberships);
 
 /// Bytes that this process can still allocate before the machine, or its cgroup, has to take memory
 /// from something that runs; what only caches files counts as free. 0 where the system does not

@@ -23,6 +23,18 @@ TEST(Units, Counts) {
   EXPECT_EQ(CountText(1573.04e9), "1573.0 B");
 }
 
+TEST(Units, ReadsBytes) {
+  EXPECT_EQ(ParseBytes("4096"), 4096);
+  EXPECT_EQ(ParseBytes("32GB"), 32'000'000'000);
+  EXPECT_EQ(ParseBytes("3.5 GiB"), int64_t{7} << 29);
+  EXPECT_EQ(ParseBytes("500m"), 500'000'000);
+  EXPECT_EQ(ParseBytes("2Kib"), 2048);
+  EXPECT_EQ(ParseBytes("1.5 TB"), 1'500'000'000'000);
+  EXPECT_EQ(ParseBytes("0"), 0);
+  for (const char* text : {"", "GB", "-1", "1 XB", "1GBs", "nan", "inf", "1e99", "12 iB"})
+    EXPECT_EQ(ParseBytes(text), std::nullopt) << text;
+}
+
 TEST(Units, Grouped) {
   EXPECT_EQ(GroupedText(0), "0");
   EXPECT_EQ(GroupedText(999), "999");

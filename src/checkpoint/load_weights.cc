@@ -261,6 +261,19 @@ void CheckScales(const Matrix& matrix, const std::string& name) {
   }
 }
 
+void CheckExpertScales(const LoadedModel& model, int64_t block, int64_t number,
+                       const ExpertWeights& expert) {
+  const int64_t layers = model.config.num_hidden_layers;
+  const std::string prefix = block < layers
+                                 ? fmt::format("layers.{}.ffn.experts.{}.", block, number)
+                                 : fmt::format("mtp.{}.ffn.experts.{}.", block - layers, number);
+  for (const auto& [name, matrix] :
+       {std::pair{"w1", &expert.w1}, {"w2", &expert.w2}, {"w3", &expert.w3}}) {
+    const std::string tensor = prefix + name + ".weight";
+    CheckScales(*matrix, model.checkpoint.ExpectedFile(tensor) + ": " + tensor);
+  }
+}
+
 void CheckExperts(const IndexTable& table, int64_t experts, const std::string& name) {
   for (int64_t row = 0; row < table.rows; ++row) {
     for (int64_t column = 0; column < table.columns; ++column) {

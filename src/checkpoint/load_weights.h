@@ -41,6 +41,11 @@ LoadedModel LoadModel(const std::filesystem::path& directory);
 /// power of two or out of range. `name` is that of the weight, with the file in front if known.
 void CheckScales(const Matrix& matrix, const std::string& name);
 
+/// The same for the three matrices of routed expert `number` of block `block` (main layers, then
+/// drafts), wherever `expert` sees them.
+void CheckExpertScales(const LoadedModel& model, int64_t block, int64_t number,
+                       const ExpertWeights& expert);
+
 /// Whether UE8M0 can express `scale`: it is 2^-127 to 2^127.
 bool IsScale(float scale);
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <utility>
 
+#include "base/disk_speed.h"
 #include "base/error.h"
 #include "base/random.h"
 
@@ -57,21 +58,39 @@ void AppendRows(PagedRows& target, const std::vector<uint8_t>& rows, int64_t cou
 struct Measurement {
   double seconds = 0;
   Work work;
+  double disk_bytes = 0;
 };
+
+// Bytes read so far of experts that were used.
+double NeededBytes(const RunningModel& model) {
+  return model.expert_store() ? static_cast<double>(model.expert_store()->figures().needed_bytes)
+                              : 0;
+}
+
+// What the disk of a model gives whose experts are read.
+double DiskRate(const RunningModel& model) {
+  if (model.expert_store() == nullptr) return 0;
+  return DirectReadRate(model.loaded().checkpoint.ShardPaths()).value_or(0);
+}
 
 // Calls `measure` (once more than counted) and sums up.
 BenchmarkRun Measure(BenchmarkRun run, int64_t repeat, RunningModel& model, Profile& profile,
                      const std::function<void()>& measure) {
   std::vector<Measurement> measurements;
   std::vector<MachineLimits> limits;
+  std::vector<double> disk_rates;
   for (int64_t i = -1; i < repeat; ++i) {
-    if (i >= 0) limits.push_back(model.backend().MeasureLimits());
+    if (i >= 0) {
+      limits.push_back(model.backend().MeasureLimits());
+      disk_rates.push_back(DiskRate(model));
+    }
     profile.Clear();
+    const double needed = NeededBytes(model);
     const auto start = std::chrono::steady_clock::now();
     measure();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     if (i < 0) continue;
-    measurements.push_back({seconds.count(), profile.Total().work});
+    measurements.push_back({seconds.count(), profile.Total().work, NeededBytes(model) - needed});
     run.profile.Add(profile);
     run.profile.Add("between operations", seconds.count() - profile.Total().seconds, {});
   }
@@ -80,18 +99,37 @@ BenchmarkRun Measure(BenchmarkRun run, int64_t repeat, RunningModel& model, Prof
   const Measurement& median = measurements[measurements.size() / 2];
   run.seconds = median.seconds;
   run.work = median.work;
+  run.disk_bytes = median.disk_bytes;
   limits.push_back(model.backend().MeasureLimits());
   run.limits = MedianLimits(limits);
+  disk_rates.push_back(DiskRate(model));
+  std::sort(disk_rates.begin(), disk_rates.end());
+  run.disk_bytes_per_s = disk_rates[disk_rates.size() / 2];
   run.least_seconds = measurements.front().seconds;
   run.most_seconds = measurements.back().seconds;
   return run;
 }
 
-std::vector<int32_t> RandomTokens(const Config& config, int64_t count, RandomSource& random) {
-  std::vector<int32_t> tokens(static_cast<size_t>(count));
-  for (int32_t& token : tokens) token = static_cast<int32_t>(random.Below(config.vocab_size));
-  return tokens;
-}
+// The tokens of a benchmark, one after another.
+class TokenSource {
+ public:
+  TokenSource(const Config& config, const BenchmarkOptions& options, uint64_t stream)
+      : vocabulary_(config.vocab_size), given_(options.tokens), random_(options.seed, stream) {}
+  std::vector<int32_t> Take(int64_t count) {
+    std::vector<int32_t> tokens(static_cast<size_t>(count));
+    for (int32_t& token : tokens) {
+      token = given_.empty() ? static_cast<int32_t>(random_.Below(vocabulary_))
+                             : given_[next_++ % given_.size()];
+    }
+    return tokens;
+  }
+
+ private:
+  int64_t vocabulary_;
+  std::span<const int32_t> given_;
+  size_t next_ = 0;
+  RandomSource random_;
+};
 
 void LastLogits(Model& model, const Tensor& streams, int64_t rows, Tensor& last, Tensor& logits) {
   last.Reshape({rows, streams.extent(1), streams.extent(2)});
@@ -104,8 +142,7 @@ BenchmarkRun BenchmarkPrefill(RunningModel& model, Profile& profile, int64_t len
   BenchmarkRun run;
   run.kind = "prefill";
   run.tokens = length;
-  RandomSource random(options.seed, 1);
-  const std::vector<int32_t> tokens = RandomTokens(model.config(), length, random);
+  const std::vector<int32_t> tokens = TokenSource(model.config(), options, 1).Take(length);
   Tensor streams, last, logits;
   return Measure(std::move(run), options.repeat, model, profile, [&] {
     const auto cache = model.model().NewCache();
@@ -127,7 +164,7 @@ BenchmarkRun BenchmarkDecode(RunningModel& model, Profile& profile, int64_t dept
   run.tokens = options.steps * batch;
   run.depth = depth;
   run.batch = batch;
-  RandomSource random(options.seed, 2);
+  TokenSource source(model.config(), options, 2);
   std::vector<std::unique_ptr<SequenceCache>> caches;
   for (int64_t i = 0; i < batch; ++i) {
     caches.push_back(model.model().NewCache());
@@ -137,7 +174,7 @@ BenchmarkRun BenchmarkDecode(RunningModel& model, Profile& profile, int64_t dept
   Tensor streams, logits;
   return Measure(std::move(run), options.repeat, model, profile, [&] {
     for (int64_t step = 0; step < options.steps; ++step) {
-      const std::vector<int32_t> tokens = RandomTokens(model.config(), batch, random);
+      const std::vector<int32_t> tokens = source.Take(batch);
       std::vector<SequenceChunk> chunks;
       for (size_t i = 0; i < tokens.size(); ++i) {
         chunks.push_back({std::span(tokens).subspan(i, 1), caches[i].get()});

@@ -2,6 +2,7 @@
 
 // Measuring a model: prefills and decode steps as rates and as shares of what the machine allows.
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -20,7 +21,8 @@ struct BenchmarkOptions {
   int64_t repeat = 5;                    ///< measurements of each; the median counts
   int64_t steps = 16;                    ///< decode steps in a measurement
   int64_t chunk = 512;                   ///< tokens per forward pass of a prefill
-  uint64_t seed = 0;                     ///< of the tokens, which are random
+  uint64_t seed = 0;                     ///< of the tokens, if they are random
+  std::vector<int32_t> tokens;           ///< fed in turn, around and around; empty: random ones
 };
 
 /// One line of results.
@@ -31,15 +33,22 @@ struct BenchmarkRun {
   int64_t batch = 1;
   double seconds = 0;  ///< median of a measurement
   double least_seconds = 0, most_seconds = 0;
-  Work work;        ///< of the median measurement
-  Profile profile;  ///< of all measurements together
+  Work work;                    ///< of the median measurement
+  double disk_bytes = 0;        ///< of experts that it used and that were not in memory
+  double disk_bytes_per_s = 0;  ///< that the disk gave meanwhile; 0 where no experts are read
+  Profile profile;              ///< of all measurements together
   /// What the machine allowed meanwhile: medians of what was measured between the measurements.
   MachineLimits limits;
   double tokens_per_second() const { return static_cast<double>(tokens) / seconds; }
-  /// The share of the speed that memory and arithmetic allow; 0 where limits are not known.
-  double ShareOfLimit() const { return work.LeastSeconds(limits) / seconds; }
-  /// "read" or "compute": which of them binds.
+  double DiskSeconds() const { return disk_bytes_per_s > 0 ? disk_bytes / disk_bytes_per_s : 0; }
+  /// The share of the speed that memory, arithmetic and the disk allow; 0 where limits are not
+  /// known.
+  double ShareOfLimit() const {
+    return std::max(work.LeastSeconds(limits), DiskSeconds()) / seconds;
+  }
+  /// "read", "compute" or "disk": which of them binds.
   const char* Limit() const {
+    if (DiskSeconds() > work.LeastSeconds(limits)) return "disk";
     return work.MemorySeconds(limits) >= work.ComputeSeconds(limits) ? "read" : "compute";
   }
 };

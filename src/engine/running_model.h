@@ -1,32 +1,35 @@
 #pragma once
 
 #include <memory>
-#include <vector>
 
 #include "backend/registry.h"
 #include "checkpoint/load_weights.h"
+#include "engine/expert_store.h"
+#include "engine/mapped_experts.h"
+#include "engine/memory_plan.h"
+#include "engine/resident_weights.h"
 #include "model/model.h"
 
 namespace toaster {
 
-/// Checks the scales of a routed expert the first time it is used, since reading all of them at
-/// load time would touch a large part of the files. Throws Error(kCorruptFile) naming the tensor.
-class ExpertScaleCheck : public ExpertObserver {
- public:
-  /// The model is borrowed.
-  explicit ExpertScaleCheck(const LoadedModel& model);
-  void BeforeExperts(int64_t block, const Routing& routing) override;
-
- private:
-  const LoadedModel& model_;
-  std::vector<std::vector<bool>> checked_;  // [block][expert]
+/// How a RunningModel reads weights that do not stay mapped.
+struct WeightOptions {
+  bool forecasts = true;  ///< see ExpertStoreOptions
+  DirectReadOptions reads;
+  ReadProgress progress;  ///< of reading the other weights
 };
 
 /// A loaded checkpoint with the backend and the forward pass that run it. Owns all of them; not
 /// movable, since they point into each other. One thread at a time.
 class RunningModel {
  public:
+  /// All weights stay in the mapped files. Throws what creating the backend throws.
   RunningModel(LoadedModel loaded, const BackendOptions& options);
+  /// A plan that streams has the experts in as much memory as it says, filled when they are needed,
+  /// and the other weights read into memory first. Throws what ResidentWeights and ExpertStore
+  /// throw, too.
+  RunningModel(LoadedModel loaded, const BackendOptions& options, const MemoryPlan& plan,
+               WeightOptions weights);
   RunningModel(const RunningModel&) = delete;
   RunningModel& operator=(const RunningModel&) = delete;
 
@@ -34,11 +37,17 @@ class RunningModel {
   const Config& config() const { return loaded_.config; }
   Backend& backend() { return *backend_; }
   Model& model() { return model_; }
+  const MemoryPlan& plan() const { return plan_; }
+  /// Null if all experts are in the mapped files.
+  const ExpertStore* expert_store() const { return store_.get(); }
 
  private:
   LoadedModel loaded_;
+  MemoryPlan plan_;
+  std::unique_ptr<ResidentWeights> resident_;
   std::unique_ptr<Backend> backend_;
-  ExpertScaleCheck scale_check_;
+  std::unique_ptr<MappedExperts> mapped_;
+  std::unique_ptr<ExpertStore> store_;
   Model model_;
 };
 

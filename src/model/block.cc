@@ -30,6 +30,18 @@ void NeedSelected(const BlockBatch& batch, const Selection& selection) {
   }
 }
 
+// The choice of a hash-routed layer; empty for others.
+void LookUpExperts(const BlockContext& block, std::span<const int32_t> tokens,
+                   std::vector<int32_t>& experts) {
+  experts.clear();
+  if (!block.config.hash_routed(block.index)) return;
+  for (const int32_t token : tokens) {
+    for (int64_t i = 0; i < block.config.num_experts_per_tok; ++i) {
+      experts.push_back(static_cast<int32_t>(block.weights.ffn.tid2eid.At(token, i)));
+    }
+  }
+}
+
 }  // namespace
 
 EntryShape EntryShapeOf(const Config& config) {
@@ -183,20 +195,16 @@ void ForwardMoe(Backend& backend, const BlockContext& block, std::span<const int
   const Config& config = block.config;
   const MoeWeights& weights = block.weights.ffn;
   BlockWorkspace& w = workspace;
-  const bool hashed = config.hash_routed(block.index);
-  w.table_experts.clear();
-  if (hashed) {
-    for (const int32_t token : tokens) {
-      for (int64_t i = 0; i < config.num_experts_per_tok; ++i) {
-        w.table_experts.push_back(static_cast<int32_t>(weights.tid2eid.At(token, i)));
-      }
-    }
-  }
+  LookUpExperts(block, tokens, w.table_experts);
   backend.Route(input, RouteParametersFor(block, w.table_experts), w.routing);
-  if (block.observer != nullptr) block.observer->BeforeExperts(block.index, w.routing);
   w.experts.clear();
-  for (const ExpertWeights& expert : weights.experts) w.experts.push_back(MatricesOf(expert));
-  backend.Experts(input, w.routing, w.experts, MatricesOf(weights.shared),
+  if (block.experts == nullptr) {
+    for (const ExpertWeights& expert : weights.experts) w.experts.push_back(MatricesOf(expert));
+  }
+  ResidentExperts resident(w.experts);
+  ExpertSource& experts =
+      block.experts == nullptr ? resident : block.experts->Open(block.index, w.routing);
+  backend.Experts(input, w.routing, experts, MatricesOf(weights.shared),
                   static_cast<float>(config.swiglu_limit), output);
   if (saved != nullptr) {
     saved->routing.experts_per_token = w.routing.experts_per_token;
@@ -204,6 +212,24 @@ void ForwardMoe(Backend& backend, const BlockContext& block, std::span<const int
     saved->routing.weights = w.routing.weights;
     saved->routing.scores.CopyFrom(w.routing.scores);
   }
+}
+
+void ForecastExperts(Backend& backend, const BlockContext& block, std::span<const int32_t> tokens,
+                     const Tensor* streams, BlockWorkspace& workspace) {
+  const Config& config = block.config;
+  BlockWorkspace& w = workspace;
+  LookUpExperts(block, tokens, w.table_experts);
+  if (!w.table_experts.empty()) {
+    w.forecast.experts_per_token = config.num_experts_per_tok;
+    w.forecast.experts = w.table_experts;
+  } else {
+    backend.HyperPre(*streams, HyperParametersFor(config, block.weights.hc_ffn), w.input, w.post,
+                     w.comb);
+    backend.RmsNorm(w.input, block.weights.ffn_norm, static_cast<float>(config.rms_norm_eps),
+                    w.normed);
+    backend.Route(w.normed, RouteParametersFor(block, {}), w.forecast);
+  }
+  block.experts->Expect(block.index, w.forecast);
 }
 
 void ForwardBlock(Backend& backend, const BlockContext& block, const BlockBatch& batch,

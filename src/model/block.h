@@ -14,12 +14,18 @@
 
 namespace toaster {
 
-/// Told which experts a block is about to use, the moment the router has spoken. May throw Error to
-/// refuse them; then the block's caches are in no defined state.
-class ExpertObserver {
+/// Where blocks get their routed experts from. What it throws leaves the block's caches in no
+/// defined state. One thread.
+class ExpertSupply {
  public:
-  virtual ~ExpertObserver() = default;
-  virtual void BeforeExperts(int64_t block, const Routing& routing) = 0;
+  virtual ~ExpertSupply() = default;
+  /// Told what the router of block `block` chose, the moment it has spoken. The result hands out
+  /// these experts and serves until the next call.
+  virtual ExpertSource& Open(int64_t block, const Routing& routing) = 0;
+  /// Whether it pays to know ahead of Open() what a block will probably choose.
+  virtual bool WantsForecasts() const { return false; }
+  /// Such a forecast; `routing` need not come true.
+  virtual void Expect(int64_t block, const Routing& routing) {}
 };
 
 /// Everything about the block that does not change from call to call.
@@ -28,7 +34,7 @@ struct BlockContext {
   const BlockWeights& weights;
   int64_t index = 0;                   ///< 0.. main layers, then draft blocks
   std::span<const float> frequencies;  ///< of its layer kind
-  ExpertObserver* observer = nullptr;
+  ExpertSupply* experts = nullptr;     ///< null: those of `weights` are in memory
 };
 
 /// The rows that a block processes together: segments of one or more sequences.
@@ -75,7 +81,7 @@ struct BlockWorkspace {
   Tensor values, scores, index_values, index_scores, index_queries, index_weights;
   AlignedArray<uint8_t> entries;
   Selection selection;
-  Routing routing;
+  Routing routing, forecast;
   std::vector<int32_t> table_experts;
   std::vector<AttendSource> sources;
   std::vector<CompressTarget> targets, index_targets;
@@ -97,6 +103,12 @@ void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBa
 /// The mixture of experts alone: from its normalised input [rows, d] to `output` [rows, d].
 void ForwardMoe(Backend& backend, const BlockContext& block, std::span<const int32_t> tokens,
                 const Tensor& input, BlockWorkspace& workspace, Tensor& output, BlockSaved* saved);
+
+/// Tells the block's supply which experts it will probably choose for `tokens`. The table of a
+/// hash-routed block says so exactly; another's router is asked about `streams` [rows, hc_mult, d]
+/// as they are before the block, without its attention.
+void ForecastExperts(Backend& backend, const BlockContext& block, std::span<const int32_t> tokens,
+                     const Tensor* streams, BlockWorkspace& workspace);
 
 /// The operations' parameters, as the forward and the backward pass give them.
 EntryShape EntryShapeOf(const Config& config);

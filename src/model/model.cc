@@ -9,11 +9,11 @@
 namespace toaster {
 
 Model::Model(const Config& config, const ModelWeights& weights, Backend& backend,
-             ExpertObserver* observer)
+             ExpertSupply* experts)
     : config_(config),
       weights_(weights),
       backend_(backend),
-      observer_(observer),
+      experts_(experts),
       frequencies_(config) {}
 
 std::unique_ptr<SequenceCache> Model::NewCache() const {
@@ -21,11 +21,8 @@ std::unique_ptr<SequenceCache> Model::NewCache() const {
 }
 
 BlockContext Model::Block(int64_t index) const {
-  const int64_t layers = config_.num_hidden_layers;
-  const BlockWeights& weights = index < layers
-                                    ? weights_.layers[static_cast<size_t>(index)]
-                                    : weights_.drafts[static_cast<size_t>(index - layers)].block;
-  return {config_, weights, index, frequencies_.ForRatio(config_.ratio(index)), observer_};
+  return {config_, weights_.block(index), index, frequencies_.ForRatio(config_.ratio(index)),
+          experts_};
 }
 
 void Model::MakeRotation(std::span<const Segment> segments, int64_t ratio,
@@ -83,6 +80,11 @@ void Model::Forward(std::span<const SequenceChunk> chunks, Tensor& streams, Forw
     backend_.Embed(tokens_, weights_.embed, 1, saved->embed);
     saved->blocks.resize(static_cast<size_t>(config_.num_hidden_layers));
   }
+  const bool forecasts = experts_ != nullptr && experts_->WantsForecasts();
+  for (int64_t layer = 0; forecasts && layer < config_.num_hidden_layers; ++layer) {
+    if (config_.hash_routed(layer))
+      ForecastExperts(backend_, Block(layer), tokens_, nullptr, workspace_);
+  }
   for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
     caches_.clear();
     for (const SequenceChunk& chunk : chunks) caches_.push_back(&chunk.cache->block(layer));
@@ -95,6 +97,8 @@ void Model::Forward(std::span<const SequenceChunk> chunks, Tensor& streams, Forw
                  keep ? &keep->results : nullptr);
     if (keep != nullptr) keep->hidden.CopyFrom(streams);
     const bool last = layer + 1 == config_.num_hidden_layers;
+    if (forecasts && !last && !config_.hash_routed(layer + 1))
+      ForecastExperts(backend_, Block(layer + 1), tokens_, &streams, workspace_);
     if (!last && progress && !progress(layer + 1, config_.num_hidden_layers)) {
       throw Error(ErrorCode::kCancelled, fmt::format("stopped after {} of {} layers", layer + 1,
                                                      config_.num_hidden_layers));

@@ -44,9 +44,9 @@ using LayerProgress = std::function<bool(int64_t done, int64_t layers)>;
 /// tokens are cut into chunks or which sequences share a step.
 class Model {
  public:
-  /// `observer`, if given, is borrowed too.
+  /// `experts`, if given, is borrowed too; without, those of `weights` are in memory.
   Model(const Config& config, const ModelWeights& weights, Backend& backend,
-        ExpertObserver* observer = nullptr);
+        ExpertSupply* experts = nullptr);
 
   const Config& config() const { return config_; }
   Backend& backend() { return backend_; }
@@ -86,7 +86,7 @@ class Model {
   const Config& config_;
   const ModelWeights& weights_;
   Backend& backend_;
-  ExpertObserver* observer_;
+  ExpertSupply* experts_;
   ModelFrequencies frequencies_;
   BlockWorkspace workspace_;
   Rotation window_rotation_, compressed_rotation_;

@@ -104,6 +104,12 @@ struct ModelWeights {
   HyperWeights hc_head;
   std::vector<BlockWeights> layers;
   std::vector<DraftWeights> drafts;
+
+  /// Block `index`: main layers, then draft blocks.
+  const BlockWeights& block(int64_t index) const {
+    const auto at = static_cast<size_t>(index);
+    return at < layers.size() ? layers[at] : drafts[at - layers.size()].block;
+  }
 };
 
 /// What a tensor is, and so which stored types it may have.

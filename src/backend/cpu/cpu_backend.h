@@ -38,7 +38,7 @@ class CpuBackend : public Backend {
               std::span<const Segment> segments, std::span<const AttendSource> sources,
               Tensor& output) override;
   void Route(const Tensor& x, const RouteParameters& parameters, Routing& routing) override;
-  void Experts(const Tensor& x, const Routing& routing, std::span<const ExpertMatrices> experts,
+  void Experts(const Tensor& x, const Routing& routing, ExpertSource& experts,
                const ExpertMatrices& shared, float swiglu_limit, Tensor& output) override;
   void AddToStreams(const Tensor& e, const Tensor& h, Tensor& streams) override;
 
@@ -92,6 +92,18 @@ class CpuBackend : public Backend {
   /// scores[i] for keys i in [begin, end).
   void ScoreKeys(const Tensor& q, const Tensor& weights, int64_t row, const PagedRows& keys,
                  int64_t begin, int64_t end, float* scores) const;
+
+  /// The tokens of one expert: `tokens` slots of gathered_, activations_ and results_ from `first`.
+  struct ExpertGroup {
+    ExpertMatrices expert;
+    int64_t first = 0;
+    int64_t tokens = 0;
+  };
+  /// From the inputs in x [rows, d] to results_ in the slots of `groups`; `slot_row` and
+  /// `slot_weight` say which row a slot is of and what its result counts.
+  void ComputeExperts(const Tensor& x, std::span<const ExpertGroup> groups,
+                      std::span<const int64_t> slot_row, std::span<const float> slot_weight,
+                      float swiglu_limit);
 
   const kernels::KernelTable& kernels_;
   ThreadPool pool_;

@@ -12,13 +12,6 @@ namespace toaster {
 
 namespace {
 
-// The tokens of one expert: `tokens` slots from `first`, in rising order of rows.
-struct Group {
-  const ExpertMatrices* expert;
-  int64_t first;
-  int64_t tokens;
-};
-
 // Rows [begin, end) of a group's matrix.
 struct Piece {
   size_t group;
@@ -43,38 +36,10 @@ void CpuBackend::Route(const Tensor& x, const RouteParameters& parameters, Routi
   });
 }
 
-void CpuBackend::Experts(const Tensor& x, const Routing& routing,
-                         std::span<const ExpertMatrices> experts, const ExpertMatrices& shared,
-                         float swiglu_limit, Tensor& output) {
-  const int64_t rows = x.rows(), k = routing.experts_per_token, d = shared.w2->rows,
-                f = shared.w1->rows;
-
-  // Slots: one per row and expert, grouped by rising expert number; the shared expert's come last.
-  std::vector<int64_t> first(experts.size() + 1, 0);
-  for (const int32_t expert : routing.experts) ++first[static_cast<size_t>(expert) + 1];
-  for (size_t e = 0; e < experts.size(); ++e) first[e + 1] += first[e];
-  const int64_t slots = rows * k + rows;
-  std::vector<int64_t> slot_row(static_cast<size_t>(slots)), slot_of(routing.experts.size());
-  std::vector<float> slot_weight(static_cast<size_t>(slots), 1.0f);
-  std::vector<int64_t> next(first.begin(), first.end() - 1);
-  for (size_t i = 0; i < routing.experts.size(); ++i) {
-    const int64_t slot = next[static_cast<size_t>(routing.experts[i])]++;
-    slot_of[i] = slot;
-    slot_row[static_cast<size_t>(slot)] = static_cast<int64_t>(i) / k;
-    slot_weight[static_cast<size_t>(slot)] = routing.weights[i];
-  }
-  for (int64_t row = 0; row < rows; ++row) slot_row[static_cast<size_t>(rows * k + row)] = row;
-  std::vector<Group> groups;
-  for (size_t e = 0; e < experts.size(); ++e) {
-    if (first[e + 1] > first[e]) groups.push_back({&experts[e], first[e], first[e + 1] - first[e]});
-  }
-  groups.push_back({&shared, rows * k, rows});
-  const auto slot_expert = [&](int64_t slot) -> const ExpertMatrices& {
-    return *std::prev(
-                std::upper_bound(groups.begin(), groups.end(), slot,
-                                 [](int64_t at, const Group& group) { return at < group.first; }))
-                ->expert;
-  };
+void CpuBackend::ComputeExperts(const Tensor& x, std::span<const ExpertGroup> groups,
+                                std::span<const int64_t> slot_row,
+                                std::span<const float> slot_weight, float swiglu_limit) {
+  const int64_t d = groups[0].expert.w2->rows, f = groups[0].expert.w1->rows;
   const auto pieces_of = [&](int64_t matrix_rows) {
     // Few tokens touch few experts: pieces are small enough that all threads stay busy to the end.
     int64_t step = 128;
@@ -89,33 +54,42 @@ void CpuBackend::Experts(const Tensor& x, const Routing& routing,
     }
     return pieces;
   };
+  // Calls work(group, slot) for every slot of the groups.
+  std::vector<int64_t> ends;
+  for (const ExpertGroup& group : groups)
+    ends.push_back((ends.empty() ? 0 : ends.back()) + group.tokens);
+  const auto for_slots = [&](const auto& work) {
+    pool_.ParallelFor(ends.back(), 8, [&](int64_t begin, int64_t end, int) {
+      size_t g =
+          static_cast<size_t>(std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin());
+      for (int64_t i = begin; i < end; ++i) {
+        while (i == ends[g]) ++g;
+        work(groups[g], groups[g].first + groups[g].tokens - (ends[g] - i));
+      }
+    });
+  };
 
-  // Inputs in slot order.
-  gathered_.Resize(slots, x.width(), official());
-  pool_.ParallelFor(slots, 8, [&](int64_t begin, int64_t end, int) {
-    for (int64_t slot = begin; slot < end; ++slot) {
-      PackRow(x.Row(slot_row[static_cast<size_t>(slot)]), x.width(),
-              slot_expert(slot).w1->quantised(), gathered_, slot);
-    }
+  for_slots([&](const ExpertGroup& group, int64_t slot) {
+    PackRow(x.Row(slot_row[static_cast<size_t>(slot)]), x.width(), group.expert.w1->quantised(),
+            gathered_, slot);
   });
 
   // Gate, up and their product.
-  activations_.Reshape({slots, f});
   std::vector<Piece> pieces = pieces_of(f);
   pool_.ParallelFor(static_cast<int64_t>(pieces.size()), 1,
                     [&](int64_t begin, int64_t end, int thread) {
                       Scratch& scratch = scratch_[static_cast<size_t>(thread)];
                       for (int64_t i = begin; i < end; ++i) {
                         const Piece& piece = pieces[static_cast<size_t>(i)];
-                        const Group& group = groups[piece.group];
+                        const ExpertGroup& group = groups[piece.group];
                         const int64_t count = piece.end - piece.begin;
                         scratch.floats.Resize(2 * group.tokens * count);
                         float *gate = scratch.floats.data(), *up = gate + group.tokens * count;
                         const int64_t x_offset = group.first * gathered_.stride;
-                        Multiply({group.expert->w1, piece.begin, piece.end, &gathered_, x_offset,
+                        Multiply({group.expert.w1, piece.begin, piece.end, &gathered_, x_offset,
                                   gathered_.stride, group.tokens, gate, count, true},
                                  scratch);
-                        Multiply({group.expert->w3, piece.begin, piece.end, &gathered_, x_offset,
+                        Multiply({group.expert.w3, piece.begin, piece.end, &gathered_, x_offset,
                                   gathered_.stride, group.tokens, up, count, true},
                                  scratch);
                         for (int64_t t = 0; t < group.tokens; ++t) {
@@ -128,27 +102,72 @@ void CpuBackend::Experts(const Tensor& x, const Routing& routing,
                     });
 
   // Down.
-  activated_.Resize(slots, f, official());
-  pool_.ParallelFor(slots, 8, [&](int64_t begin, int64_t end, int) {
-    for (int64_t slot = begin; slot < end; ++slot) {
-      float* a = activations_.Row(slot);
-      for (int64_t i = 0; i < f; ++i) a[i] = Round(a[i]);
-      PackRow(a, f, slot_expert(slot).w2->quantised(), activated_, slot);
-    }
+  for_slots([&](const ExpertGroup& group, int64_t slot) {
+    float* a = activations_.Row(slot);
+    for (int64_t i = 0; i < f; ++i) a[i] = Round(a[i]);
+    PackRow(a, f, group.expert.w2->quantised(), activated_, slot);
   });
-  results_.Reshape({slots, d});
   pieces = pieces_of(d);
   pool_.ParallelFor(static_cast<int64_t>(pieces.size()), 1,
                     [&](int64_t begin, int64_t end, int thread) {
                       for (int64_t i = begin; i < end; ++i) {
                         const Piece& piece = pieces[static_cast<size_t>(i)];
-                        const Group& group = groups[piece.group];
-                        Multiply({group.expert->w2, piece.begin, piece.end, &activated_,
+                        const ExpertGroup& group = groups[piece.group];
+                        Multiply({group.expert.w2, piece.begin, piece.end, &activated_,
                                   group.first * activated_.stride, activated_.stride, group.tokens,
                                   results_.Row(group.first) + piece.begin, d, true},
                                  scratch_[static_cast<size_t>(thread)]);
                       }
                     });
+}
+
+void CpuBackend::Experts(const Tensor& x, const Routing& routing, ExpertSource& experts,
+                         const ExpertMatrices& shared, float swiglu_limit, Tensor& output) {
+  const int64_t rows = x.rows(), k = routing.experts_per_token, d = shared.w2->rows,
+                f = shared.w1->rows;
+
+  // Slots: one per row and expert, grouped by rising expert number; the shared expert's come last.
+  const int32_t most = *std::max_element(routing.experts.begin(), routing.experts.end());
+  std::vector<int64_t> first(static_cast<size_t>(most) + 2, 0);
+  for (const int32_t expert : routing.experts) ++first[static_cast<size_t>(expert) + 1];
+  std::vector<int32_t> wanted;
+  for (size_t e = 0; e + 1 < first.size(); ++e) {
+    if (first[e + 1] > 0) wanted.push_back(static_cast<int32_t>(e));
+    first[e + 1] += first[e];
+  }
+  const int64_t slots = rows * k + rows;
+  std::vector<int64_t> slot_row(static_cast<size_t>(slots)), slot_of(routing.experts.size());
+  std::vector<float> slot_weight(static_cast<size_t>(slots), 1.0f);
+  std::vector<int64_t> next(first.begin(), first.end() - 1);
+  for (size_t i = 0; i < routing.experts.size(); ++i) {
+    const int64_t slot = next[static_cast<size_t>(routing.experts[i])]++;
+    slot_of[i] = slot;
+    slot_row[static_cast<size_t>(slot)] = static_cast<int64_t>(i) / k;
+    slot_weight[static_cast<size_t>(slot)] = routing.weights[i];
+  }
+  for (int64_t row = 0; row < rows; ++row) slot_row[static_cast<size_t>(rows * k + row)] = row;
+  gathered_.Resize(slots, x.width(), official());
+  activations_.Reshape({slots, f});
+  activated_.Resize(slots, f, official());
+  results_.Reshape({slots, d});
+
+  // Those in memory and the shared expert first, the others as they come. Every slot has a result
+  // of its own, so the order is free.
+  std::vector<ExpertGroup> groups;
+  for (std::span<int32_t> left = wanted; groups.empty() || !left.empty();) {
+    const bool first_round = groups.empty();
+    const auto count = static_cast<size_t>(left.empty() ? 0 : experts.Acquire(left, !first_round));
+    const std::span<int32_t> here = left.first(count);
+    groups.clear();
+    for (const int32_t expert : here) {
+      const auto e = static_cast<size_t>(expert);
+      groups.push_back({experts.Matrices(expert), first[e], first[e + 1] - first[e]});
+    }
+    if (first_round) groups.push_back({shared, rows * k, rows});
+    ComputeExperts(x, groups, slot_row, slot_weight, swiglu_limit);
+    experts.Release(here);
+    left = left.subspan(count);
+  }
 
   // Sum per row: routed experts rising by number, which is rising by slot, then the shared one.
   output.Reshape({rows, d});

@@ -1,6 +1,7 @@
 // Router and experts, section 10.
 
 #include <algorithm>
+#include <set>
 #include <vector>
 
 #include "backend/reference/reference_backend.h"
@@ -46,27 +47,27 @@ void ReferenceBackend::Expert(const Tensor& x, const ExpertMatrices& expert,
   for (int64_t i = 0; i < output.size(); ++i) output.data()[i] = Round(output.data()[i]);
 }
 
-void ReferenceBackend::Experts(const Tensor& x, const Routing& routing,
-                               std::span<const ExpertMatrices> experts,
+void ReferenceBackend::Experts(const Tensor& x, const Routing& routing, ExpertSource& experts,
                                const ExpertMatrices& shared, float swiglu_limit, Tensor& output) {
   const int64_t k = routing.experts_per_token, d = shared.w2->rows;
   output.Reshape({x.rows(), d});
   output.Fill(0);
   Tensor inputs, results;
-  for (size_t e = 0; e < experts.size(); ++e) {
+  for (int32_t e : std::set<int32_t>(routing.experts.begin(), routing.experts.end())) {
     std::vector<int64_t> rows;
     std::vector<float> weights;
     for (size_t i = 0; i < routing.experts.size(); ++i) {
-      if (routing.experts[i] != static_cast<int32_t>(e)) continue;
+      if (routing.experts[i] != e) continue;
       rows.push_back(static_cast<int64_t>(i) / k);
       weights.push_back(routing.weights[i]);
     }
-    if (rows.empty()) continue;
     inputs.Reshape({static_cast<int64_t>(rows.size()), x.width()});
     for (size_t i = 0; i < rows.size(); ++i) {
       std::copy_n(x.Row(rows[i]), x.width(), inputs.Row(static_cast<int64_t>(i)));
     }
-    Expert(inputs, experts[e], weights, swiglu_limit, results);
+    experts.Acquire({&e, 1}, true);
+    Expert(inputs, experts.Matrices(e), weights, swiglu_limit, results);
+    experts.Release({&e, 1});
     for (size_t i = 0; i < rows.size(); ++i) {
       for (int64_t c = 0; c < d; ++c)
         output.Row(rows[i])[c] += results.Row(static_cast<int64_t>(i))[c];
