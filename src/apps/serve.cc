@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <thread>
@@ -14,6 +15,8 @@
 #include "apps/private_file.h"
 #include "apps/text_input.h"
 #include "base/error.h"
+#include "base/memory_use.h"
+#include "engine/prefill_chunk.h"
 #include "server/api_server.h"
 #include "server/engine_generator.h"
 
@@ -165,6 +168,7 @@ std::string NameOf(const ServeOptions& options) {
 
 int Serve(ServeOptions options) {
   const StopSignals signals;
+  ReturnFreedMemory();
   EventLog log(options.quiet ? nullptr : stderr);
   ApiKeys keys = options.keys.empty() ? ApiKeys() : ApiKeys::Load(options.keys);
   const PriceTable prices = options.prices.empty()
@@ -207,7 +211,10 @@ int Serve(ServeOptions options) {
   EngineLimits limits;
   limits.most_running = options.parallel;
   limits.most_waiting = options.max_waiting;
+  // Experts from disk are read once a pass, so that passes stay long.
   limits.chunk = running->plan().chunk;
+  if (options.engine.chunk == 0 && !running->plan().streams)
+    limits.chunk = std::min(limits.chunk, ServingChunk(config));
   limits.prefill_slice_seconds = options.prefill_slice_seconds;
   limits.linger_seconds = options.linger_seconds;
   limits.prefix_bytes = running->plan().prefix_bytes;

@@ -1,5 +1,7 @@
 #include "base/memory_use.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -77,6 +79,12 @@ MemoryUse CurrentMemoryUse() {
     if (key == "VmHWM:") use.peak = kibibytes << 10;
   }
   return use;
+}
+
+void ReturnFreedMemory() {
+  // Once it is given, the C library does not raise it by itself (up to 32 MiB) any more.
+  constexpr int kThreshold = 256 << 10;
+  mallopt(M_MMAP_THRESHOLD, kThreshold);
 }
 
 }  // namespace toaster

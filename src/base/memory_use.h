@@ -25,4 +25,9 @@ int64_t MemoryLimit(const std::filesystem::path& groups, const std::filesystem::
 /// tell.
 int64_t AvailableMemory();
 
+/// From now on memory that is freed in large pieces goes back to the system at once. The C library
+/// would keep what once was large for later, per thread that frees some: a server that many ask at
+/// once grows with every rush. For the start of a program.
+void ReturnFreedMemory();
+
 }  // namespace toaster

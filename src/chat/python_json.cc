@@ -45,7 +45,7 @@ class Builder : public nlohmann::json_sax<json> {
 
   JsonValue result;
   size_t error_position = 0;
-  bool too_deep = false;
+  bool too_deep = false, too_many = false;
 
  private:
   static JsonValue Of(JsonValue::Kind kind) {
@@ -71,6 +71,8 @@ class Builder : public nlohmann::json_sax<json> {
     return Add(std::move(done.value));
   }
   bool Add(JsonValue value) {
+    too_many = ++values_ > kMaxJsonValues;
+    if (too_many) return false;
     if (open_.empty()) {
       result = std::move(value);
       return true;
@@ -97,6 +99,7 @@ class Builder : public nlohmann::json_sax<json> {
   };
   std::vector<Container> open_;
   std::string key_;
+  int64_t values_ = 0;
 };
 
 bool Parse(std::string_view text, Builder& builder) {
@@ -198,6 +201,8 @@ JsonValue ParsePythonJson(std::string_view text, const std::string& origin) {
   throw Error(ErrorCode::kInvalidArgument,
               builder.too_deep
                   ? fmt::format("{}: JSON nested deeper than {}", origin, kMaxJsonDepth)
+              : builder.too_many
+                  ? fmt::format("{}: JSON of more than {} values", origin, kMaxJsonValues)
                   : fmt::format("{}: not valid JSON at byte {}", origin, builder.error_position));
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -37,9 +38,11 @@ struct JsonValue {
 
 /// Reads a JSON text as Python's json.loads does, except that NaN, the infinities, numbers beyond
 /// double and lone surrogates are errors. A key given twice keeps its first place and its last
-/// value. Nothing if `text` is no JSON, is nested deeper than kMaxJsonDepth, or is not UTF-8.
+/// value. Nothing if `text` is no JSON, is nested deeper than kMaxJsonDepth, has more values than
+/// kMaxJsonValues (each takes about a hundred bytes, however short its text), or is not UTF-8.
 std::optional<JsonValue> TryParsePythonJson(std::string_view text);
 constexpr int kMaxJsonDepth = 256;
+constexpr int64_t kMaxJsonValues = 2 << 20;
 
 /// The same. Throws Error(kInvalidArgument) naming `origin` and the place.
 JsonValue ParsePythonJson(std::string_view text, const std::string& origin);

@@ -85,6 +85,13 @@ TEST(PythonJsonTest, WhatIsNoJson) {
   EXPECT_TRUE(TryParsePythonJson(nested(kMaxJsonDepth)));
   EXPECT_FALSE(TryParsePythonJson(nested(kMaxJsonDepth + 1)));
   EXPECT_FALSE(TryParsePythonJson(std::string(1'000'000, '[')));
+  const auto many = [](int64_t values) {
+    std::string list = "[";
+    for (int64_t i = 2; i < values; ++i) list += "1,";
+    return list + "1]";
+  };
+  EXPECT_TRUE(TryParsePythonJson(many(kMaxJsonValues)));
+  EXPECT_FALSE(TryParsePythonJson(many(kMaxJsonValues + 1)));
 }
 
 TEST(PythonJsonTest, TruthIsPythons) {

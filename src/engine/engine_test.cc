@@ -14,6 +14,7 @@
 #include "base/memory_use.h"
 #include "base/random.h"
 #include "checkpoint/test_files.h"
+#include "engine/prefill_chunk.h"
 #include "engine/session.h"
 
 namespace toaster {
@@ -172,6 +173,8 @@ TEST_F(EngineTest, ANewcomerDoesNotWaitForALongPromptAndDecodingKeepsHalfItsSpee
   StepTime time;
   EngineLimits limits;
   limits.prefill_slice_seconds = 0.5;
+  limits.linger_seconds = 0;
+  limits.chunk = ServingChunk(running_.config());
   limits.step_seconds = [&](int64_t tokens) { return time.AfterStep(tokens); };
   Engine engine(running_, limits);
   EngineToken token;
@@ -186,11 +189,21 @@ TEST_F(EngineTest, ANewcomerDoesNotWaitForALongPromptAndDecodingKeepsHalfItsSpee
     return time.now() - start;
   };
 
-  // Alone: a first token, then decoding.
+  // Alone: a first token; the same while nothing but a long prompt is read; decoding alone.
   EngineRequest newcomer = Request(Prompt(100, 1), 1, 1);
   newcomer.ignore_eos = true;
   auto stream = engine.Submit(newcomer);
   const double lone_seconds = until_token(*stream);
+  {
+    const auto reading = engine.Submit(Request(Prompt(4000, 5), 1, 5));
+    for (int i = 0; i < 5; ++i) time.Step();
+    newcomer.prompt = Prompt(100, 6);
+    stream = engine.Submit(newcomer);
+    // It may have come when a step of the long prompt had just begun.
+    const double begun = 0.1 + 0.01 * static_cast<double>(limits.chunk);
+    EXPECT_LE(begun + until_token(*stream), 5 * lone_seconds);
+    EXPECT_FALSE(came(*reading)) << "the long prompt has to last";
+  }
   EngineRequest writer = Request(Prompt(5, 2), 4000, 2);
   writer.ignore_eos = true;
   const auto writing = engine.Submit(writer);

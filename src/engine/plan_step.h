@@ -48,7 +48,10 @@ struct StepPlan {
 /// them, then decoding gets as much time for itself, so it keeps at least half its speed. Within a
 /// slice, higher priorities go first; among equals a quarter goes to who came first, so that nobody
 /// starves, and the rest to the client with the least left to read, and of its prompts the shortest
-/// first, so that a newcomer's short prompt does not wait for a long one.
+/// first, so that a newcomer's short prompt does not wait for a long one. Where prompts come to
+/// their end with the slice, it is only as long as they and that quarter are: their first tokens do
+/// not wait for the rest of others. They do not wait for decoding, either, unless more than a slice
+/// is owed to it.
 StepPlan PlanStep(const StepState& state, const PlanOptions& options);
 
 }  // namespace toaster

@@ -60,6 +60,19 @@ TEST(PlanStep, LetsNobodyStarve) {
   EXPECT_EQ(tokens[2], 75);
 }
 
+TEST(PlanStep, AFirstTokenWaitsForNobodysRest) {
+  // Prompts that end with the slice are not held up by what would still go into it.
+  const std::vector<SequenceWork> works = {
+      {1, 0, 0, 0, 30000}, {2, 1, 0, 1, 1}, {3, 2, 0, 2, 30}, {4, 3, 0, 3, 12}};
+  EXPECT_EQ(PlanStep(With(works), {}).parts, (Parts{{2, 1}, {4, 12}, {3, 30}, {1, 14}}));
+  // Nor by what is owed to decoding, as long as that is less than a slice.
+  StepState state = With(works);
+  state.owed_to_decoding_seconds = 0.9;
+  EXPECT_EQ(PlanStep(state, {}).prefill_tokens, 56);
+  state.owed_to_decoding_seconds = 1.1;
+  EXPECT_EQ(PlanStep(state, {}).prefill_tokens, 0);
+}
+
 TEST(PlanStep, CountsAClientOnce) {
   // One client with many short prompts is behind one with a single, slightly longer one.
   const StepPlan plan =

@@ -25,4 +25,9 @@ int64_t PrefillChunk(const Config& config, int64_t available) {
   return std::clamp(tokens / kLeast * kLeast, kLeast, kMost);
 }
 
+int64_t ServingChunk(const Config& config) {
+  constexpr int64_t kTokensOfExpert = 12, kLeast = 64;
+  return std::max(kTokensOfExpert * config.n_routed_experts / config.num_experts_per_tok, kLeast);
+}
+
 }  // namespace toaster

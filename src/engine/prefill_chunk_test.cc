@@ -16,5 +16,12 @@ TEST(PrefillChunk, TakesAnEighthOfTheMemory) {
   EXPECT_EQ(PrefillChunk(flash, 0), 512);
 }
 
+TEST(PrefillChunk, ServingTakesATokenDozenOfEveryExpert) {
+  Config config = Config::Preset("v4-flash");
+  EXPECT_EQ(ServingChunk(config), 12 * 256 / 6);
+  config.n_routed_experts = 8;
+  EXPECT_EQ(ServingChunk(config), 64);
+}
+
 }  // namespace
 }  // namespace toaster

@@ -14,6 +14,8 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <iterator>
+#include <list>
 #include <mutex>
 #include <thread>
 
@@ -30,56 +32,104 @@ constexpr int kBacklog = 1024;
 constexpr const char* kTooLarge =
     "the request body is larger than this server takes; shorten it or start the server with a "
     "larger --max-body-mib";
+/// All bodies together may be as large as so many of the largest.
+constexpr size_t kLargestBodies = 4;
+constexpr const char* kTooMuch =
+    "the server has its hands full with other large requests; try again soon";
 
 struct FreeTls {
   void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
   void operator()(SSL* session) const { SSL_free(session); }
 };
 
-/// A thread per connection that is being answered, made when there is none idle.
+/// A thread per connection that is being answered, made when there is none idle; one that stays
+/// idle ends, so that a rush leaves no threads behind.
 class ConnectionThreads : public httplib::TaskQueue {
  public:
-  explicit ConnectionThreads(size_t most) : most_(most) {}
+  /// `queued` is told how many connections have no thread.
+  ConnectionThreads(size_t most, std::atomic<size_t>& queued) : most_(most), queued_(queued) {}
 
   void enqueue(std::function<void()> task) override {
     const std::lock_guard lock(mutex_);
     tasks_.push_back(std::move(task));
-    if (idle_ < tasks_.size() && threads_.size() < most_) threads_.emplace_back([this] { Work(); });
+    queued_ = tasks_.size();
+    if (idle_ < tasks_.size() && threads_.size() < most_) {
+      threads_.emplace_back();
+      threads_.back() = std::thread([this, self = std::prev(threads_.end())] { Work(self); });
+    }
     wake_.notify_one();
   }
 
   void shutdown() override {
+    std::list<std::thread> threads;
     {
       const std::lock_guard lock(mutex_);
       stopping_ = true;
+      threads.swap(threads_);
+      threads.push_back(std::move(ended_));
     }
     wake_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
+    for (std::thread& thread : threads)
+      if (thread.joinable()) thread.join();
   }
 
  private:
-  void Work() {
+  static constexpr size_t kKept = 8;  ///< threads that stay, idle as they are
+  static constexpr std::chrono::seconds kIdle{5};
+
+  void Work(std::list<std::thread>::iterator self) {
     std::unique_lock lock(mutex_);
     for (;;) {
       ++idle_;
-      wake_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
+      const auto wanted = [&] { return stopping_ || !tasks_.empty(); };
+      while (!wake_.wait_for(lock, kIdle, wanted) && threads_.size() <= kKept) {
+      }
       --idle_;
-      if (tasks_.empty()) return;
+      if (tasks_.empty()) break;
       const std::function<void()> task = std::move(tasks_.front());
       tasks_.pop_front();
+      queued_ = tasks_.size();
       lock.unlock();
       task();
       lock.lock();
     }
+    if (stopping_) return;
+    // A thread can't join itself: the next one that ends does.
+    std::thread before = std::exchange(ended_, std::move(*self));
+    threads_.erase(self);
+    lock.unlock();
+    if (before.joinable()) before.join();
   }
 
   const size_t most_;
+  std::atomic<size_t>& queued_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::function<void()>> tasks_;
-  std::vector<std::thread> threads_;
+  std::list<std::thread> threads_;
+  std::thread ended_;  ///< the last one that ended for want of work
   size_t idle_ = 0;
   bool stopping_ = false;
+};
+
+/// A body's share of the memory for all of them.
+class BodyShare {
+ public:
+  BodyShare(std::atomic<size_t>& total, size_t most) : total_(total), most_(most) {}
+  ~BodyShare() { total_ -= bytes_; }
+  BodyShare(const BodyShare&) = delete;
+  BodyShare& operator=(const BodyShare&) = delete;
+
+  /// False: others have taken too much.
+  bool Grow(size_t bytes) {
+    bytes_ += bytes;
+    return (total_ += bytes) <= most_;
+  }
+
+ private:
+  std::atomic<size_t>& total_;
+  const size_t most_;
+  size_t bytes_ = 0;
 };
 
 /// One connection's bytes, plain or by TLS, with the limits of HttpOptions. The library's own
@@ -89,13 +139,17 @@ class Connection : public httplib::Stream {
   Connection(int socket, const HttpOptions& options, SSL* tls)
       : socket_(socket), options_(options), tls_(tls) {}
 
-  /// Waits for the first byte of a request. False: it did not come, or the server is stopping.
-  bool WaitForRequest(const std::atomic<bool>& draining) {
+  /// Waits for the first byte of a request. False: it did not come, or the connection is not to
+  /// wait on.
+  bool WaitForRequest(const std::function<bool()>& give_up) {
     const auto end = SteadyClock::now() + std::chrono::seconds(options_.keep_alive_seconds);
     while (begin_ == buffer_.size()) {
-      if (draining || SteadyClock::now() >= end) return false;
       if (tls_ && SSL_pending(tls_) > 0) break;
-      if (Poll(POLLIN, milliseconds(250)) && !Fill()) return false;
+      if (Poll(POLLIN, milliseconds(250))) {
+        if (!Fill()) return false;
+      } else if (give_up() || SteadyClock::now() >= end) {
+        return false;
+      }
     }
     header_bytes_ = 0;
     in_header_ = true;
@@ -261,7 +315,7 @@ struct HttpServer::Parts : httplib::Server {
         handler_(std::move(handler)),
         error_body_(std::move(error_body)) {
     if (!options.certificate.empty()) LoadCertificate();
-    new_task_queue = [this] { return new ConnectionThreads(options.max_connections); };
+    new_task_queue = [this] { return new ConnectionThreads(options.max_connections, queued_); };
     set_tcp_nodelay(true);
     // The library would let a second server take the same port.
     set_socket_options([](socket_t socket) {
@@ -332,17 +386,20 @@ struct HttpServer::Parts : httplib::Server {
     const auto with_body = [this](const httplib::Request& request, httplib::Response& response,
                                   const httplib::ContentReader& reader) {
       std::string body;
-      bool fits = true;
+      BodyShare share(body_bytes_, kLargestBodies * options.max_body_bytes);
+      bool fits = true, room = true;
       // Without a length there is no body; the library would read to the end of the connection.
       const bool has_body =
           request.has_header("Content-Length") || request.has_header("Transfer-Encoding");
       const bool read = !has_body || reader([&](const char* bytes, size_t count) {
         fits = body.size() + count <= options.max_body_bytes;
-        if (fits) body.append(bytes, count);
-        return fits;
+        room = share.Grow(count);
+        if (fits && room) body.append(bytes, count);
+        return fits && room;
       });
-      if (!fits) {
-        response.status = 413;
+      if (!fits || !room) {
+        response.status = fits ? 503 : 413;
+        if (fits) response.set_header("Retry-After", "2");
         ConnectionOf(request).CloseAfterResponse();
       } else if (read) {
         Answer(request, std::move(body), response);
@@ -356,8 +413,9 @@ struct HttpServer::Parts : httplib::Server {
     Delete(".*", with_body);
     set_error_handler([this](const httplib::Request&, httplib::Response& response) {
       if (!response.body.empty() || response.content_provider_) return;
-      const char* message = response.status == 413
-                                ? kTooLarge
+      const char* message = response.status == 413 ? kTooLarge
+                            : response.status == 503
+                                ? kTooMuch
                                 : "the request is no HTTP that this server understands";
       response.set_content(error_body_(response.status, message), "application/json");
     });
@@ -452,6 +510,8 @@ struct HttpServer::Parts : httplib::Server {
   HttpServer::Handler handler_;
   ErrorBodyMaker error_body_;
   std::unique_ptr<SSL_CTX, FreeTls> context_;
+  std::atomic<size_t> queued_{0};      ///< connections without a thread
+  std::atomic<size_t> body_bytes_{0};  ///< of the requests that are read or answered
 };
 
 bool HttpServer::Parts::process_and_close_socket(socket_t socket) {
@@ -467,7 +527,9 @@ bool HttpServer::Parts::process_and_close_socket(socket_t socket) {
     good = tls && SSL_set_fd(tls.get(), socket) == 1 && SSL_accept(tls.get()) == 1;
   }
   Connection connection(socket, options, tls.get());
-  while (good && connection.WaitForRequest(draining)) {
+  // Who asks nothing makes room for those without a thread.
+  const auto give_up = [&] { return draining || (queued_ > 0 && open >= options.max_connections); };
+  while (good && connection.WaitForRequest(give_up)) {
     bool closed = false, understood = false;
     const bool answered = process_request(connection, /*close_connection=*/false, closed,
                                           [&](httplib::Request& request) {

@@ -44,7 +44,7 @@ struct HttpOptions {
   std::string certificate, private_key;
   size_t max_body_bytes = size_t{64} << 20;
   size_t max_header_bytes = size_t{64} << 10;
-  size_t max_connections = 1024;  ///< more wait
+  size_t max_connections = 1024;  ///< more wait, and idle ones make room for them
   int keep_alive_seconds = 15;
   int read_seconds = 60;   ///< for a whole request to arrive
   int write_seconds = 30;  ///< for a client to take some bytes
@@ -54,8 +54,8 @@ struct HttpOptions {
 /// every request goes to one handler. Each connection has a thread, from a set that grows with
 /// them.
 ///
-/// Limits end a request with 431 (headers), 413 (body), 408 (slow), 415 (compressed or multipart
-/// bodies) or by closing the connection.
+/// Limits end a request with 431 (headers), 413 (body), 503 (all bodies together larger than four
+/// of the largest), 408 (slow), 415 (compressed or multipart bodies) or by closing the connection.
 class HttpServer {
  public:
   /// Answers on a connection's thread; any number at once. An exception becomes status 500.

@@ -7,7 +7,11 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
 #include <thread>
+#include <vector>
 
 #include "server/test_client.h"
 
@@ -92,6 +96,65 @@ TEST(HttpServerTest, LimitsEndARequestWithTheRightStatus) {
             415);
   EXPECT_EQ(status("GET /" + std::string(3000, 'a') + " HTTP/1.1\r\nHost: h\r\n\r\n"), 414);
   EXPECT_EQ(status("nonsense\r\n\r\n"), 400);
+}
+
+TEST(HttpServerTest, AllBodiesTogetherAreBounded) {
+  HttpOptions options;
+  options.max_body_bytes = 100;
+  std::mutex mutex;
+  std::condition_variable wake;
+  int held = 0;
+  bool free = false;
+  HttpServer server = MakeServer(options, [&](HttpRequest& request) {
+    std::unique_lock lock(mutex);
+    ++held;
+    wake.notify_all();
+    wake.wait(lock, [&] { return free; });
+    return Echo(request);
+  });
+  server.Start();
+  const std::string large =
+      "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n" + std::string(100, 'x');
+  // Four of the largest have room.
+  std::vector<std::unique_ptr<TestClient>> clients;
+  for (int i = 0; i < 4; ++i) {
+    clients.push_back(std::make_unique<TestClient>(server.port()));
+    clients.back()->Send(large);
+  }
+  {
+    std::unique_lock lock(mutex);
+    wake.wait(lock, [&] { return held == 4; });
+  }
+  TestClient fifth(server.port());
+  fifth.Send(large);
+  const TestResponse refused = fifth.Receive();
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_THAT(refused.header, HasSubstr("Retry-After: "));
+  {
+    const std::lock_guard lock(mutex);
+    free = true;
+  }
+  wake.notify_all();
+  for (const auto& client : clients) EXPECT_EQ(client->Receive().status, 200);
+  // What was held is free again; the answer may come a little before that.
+  int status = 503;
+  while (status == 503) {
+    TestClient again(server.port());
+    again.Send(large);
+    status = again.Receive().status;
+  }
+  EXPECT_EQ(status, 200);
+}
+
+TEST(HttpServerTest, IdleConnectionsMakeRoom) {
+  HttpOptions options;
+  options.max_connections = 2;
+  options.keep_alive_seconds = 3600;
+  HttpServer server = MakeServer(options, Echo);
+  server.Start();
+  TestClient one(server.port()), other(server.port()), third(server.port());
+  EXPECT_EQ(one.Get("/").status, 200);
+  EXPECT_EQ(third.Get("/").status, 200);
 }
 
 TEST(HttpServerTest, StreamsAndNoticesThatTheClientIsGone) {
