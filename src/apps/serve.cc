@@ -33,7 +33,7 @@ struct ServeOptions {
   int64_t max_waiting = 64, max_streams = 512, max_body_mib = 64, drain_seconds = 60;
   int64_t parallel = 16, prefix_cache_mib = -1;  ///< -1: see --help
   double linger_seconds = 60, prefill_slice_seconds = 1;
-  bool quiet = false;
+  bool tame_prompts = false, quiet = false;
 };
 
 void AddServeOptions(CLI::App& command, ServeOptions& options) {
@@ -131,6 +131,11 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
       ->envname("TOASTER_DRAIN_SECONDS")
       ->check(CLI::Range(int64_t{0}, int64_t{86400}))
       ->capture_default_str();
+  command
+      .add_flag("--tame-prompts", options.tame_prompts,
+                "Take billing lines, request ids and the date out of the system prompts of agents, "
+                "so that they stay the same and are found in the cache; told in toaster.notes")
+      ->envname("TOASTER_TAME_PROMPTS");
   command.add_flag("-q,--quiet", options.quiet, "No log on standard error")
       ->envname("TOASTER_QUIET");
 }
@@ -223,7 +228,8 @@ int Serve(ServeOptions options) {
   });
   EngineGenerator generator(*running, limits, store.get());
   const ServedParts parts = {std::move(model), ModelTokenizer(options.engine, running->loaded()),
-                             std::move(texts), generator, prices};
+                             std::move(texts), generator,
+                             prices,           options.tame_prompts};
   api.Serve(parts);
   log.Write("info", "ready", {{"model", api_options.model_name}, {"address", address}});
   fmt::print("{}\n", address);

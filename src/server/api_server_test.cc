@@ -38,7 +38,10 @@ class TestServer {
             [this](HttpRequest& request) { return api.Handle(request); }, ApiServer::ErrorText) {
     http.Start();
   }
-  void Serve() { api.Serve(parts_); }
+  void Serve(bool tame_prompts = false) {
+    parts_.tame_prompts = tame_prompts;
+    api.Serve(parts_);
+  }
 
   ScriptedGenerator generator;
 
@@ -165,6 +168,28 @@ TEST(ApiServerTest, TheTurnAfterAToolCallExtendsTheCache) {
                       "tools": [{"name": "clock", "input_schema": {}}]})")
           .body);
   ASSERT_EQ(third["stop_reason"], "tool_use") << third.dump();
+}
+
+TEST(ApiServerTest, PromptsOfAgentsAreTamedIfAskedFor) {
+  for (const bool tame : {false, true}) {
+    TestServer server(Hello);
+    server.Serve(tame);
+    TestClient client(server.http.port());
+    OrderedJson last;
+    for (const char* nonce : {"fa690", "1c8b4"}) {
+      last = OrderedJson::parse(
+          client
+              .Post("/v1/messages",
+                    std::string(R"({"max_tokens": 9, "messages": [{"role": "user", "content":
+                        "Hi"}], "system": [{"type": "text", "text": "x-anthropic-billing-header: cch=)") +
+                        nonce + R"(;"}, {"type": "text", "text": "You are a very long prompt."}]})")
+              .body);
+    }
+    const int64_t missed = last["toaster"]["cache_miss_tokens"];
+    EXPECT_EQ(missed < 5, tame) << last.dump();
+    EXPECT_EQ(last["toaster"]["notes"].dump().find("system prompt") != std::string::npos, tame)
+        << last.dump();
+  }
 }
 
 TEST(ApiServerTest, AForcedCallIsBegunInThePrompt) {

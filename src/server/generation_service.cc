@@ -7,6 +7,7 @@
 
 #include "chat/render_prompt.h"
 #include "server/api_error.h"
+#include "server/prompt_tamer.h"
 #include "tokenizer/special_tokens.h"
 
 namespace toaster {
@@ -62,6 +63,10 @@ std::vector<RenderedPrompt> GenerationService::Render(GenerationRequest& request
   std::vector<RenderedPrompt> prompts;
   try {
     if (request.conversation) {
+      if (parts_.tame_prompts) {
+        for (std::string& note : TamePrompt(*request.conversation))
+          request.notes.push_back(std::move(note));
+      }
       restored = memory_.Restore(request.conversation->messages);
       RenderedPrompt& rendered = prompts.emplace_back();
       rendered.prompt = RenderPrompt(*request.conversation, parts_.texts);

@@ -24,6 +24,7 @@ struct ServedParts {
   PromptTexts texts;
   Generator& generator;
   PriceTable prices;
+  bool tame_prompts = false;  ///< see TamePrompt
 };
 
 /// A prompt with what the reply has been begun with, for a forced call.

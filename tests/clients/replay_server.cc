@@ -5,6 +5,7 @@
 
 #include <cstdio>
 
+#include "base/memory_use.h"
 #include "server/api_server.h"
 #include "server/http_server.h"
 #include "server/test_generator.h"
@@ -60,6 +61,7 @@ std::string RecordedReply(const std::string& prompt) {
 
 int main() {
   using namespace toaster;
+  ReturnFreedMemory();
   constexpr int64_t kVocabulary = 300, kContext = 1 << 20;
   const Tokenizer tokenizer = Tokenizer::Bytes(kVocabulary);
   ScriptedGenerator generator(tokenizer, RecordedReply);
