@@ -14,8 +14,8 @@ int64_t WorkspaceBytesPerToken(const Config& config);
 /// within an eighth of the `available` bytes (0: not known). At least 64.
 int64_t PrefillChunk(const Config& config, int64_t available);
 
-/// The most for a server, where whoever comes waits for one such pass: about a dozen tokens for each
-/// expert, with which products keep most of their speed. At least 64.
+/// The most for a server, where whoever comes waits for one such pass: about a dozen tokens for
+/// each expert, with which products keep most of their speed. At least 64.
 int64_t ServingChunk(const Config& config);
 
 }  // namespace toaster
