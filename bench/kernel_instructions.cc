@@ -107,13 +107,31 @@ std::vector<Case> Cases() {
                                                 lanes.data());
                      });
                    }});
-  cases.push_back({"accumulate_values", [](const KernelTable& table) {
+  cases.push_back({"accumulate_bf16", [](const KernelTable& table) {
                      const auto p = Numbers<uint16_t>(kHeads * kSlots, SmallBf16);
                      const auto v = Numbers<uint16_t>(kSlots * kWidth, SmallBf16);
                      auto o = Numbers<float>(kHeads * kWidth, SmallFloat);
                      CountedCall([&] {
-                       table.accumulate_values(p.data(), kSlots, v.data(), kWidth, kHeads, kSlots,
-                                               kWidth, o.data(), kWidth);
+                       table.accumulate_bf16(p.data(), kSlots, 1, v.data(), kWidth, kHeads, kSlots,
+                                             kWidth, o.data(), kWidth);
+                     });
+                   }});
+  cases.push_back({"accumulate_bf16/turned", [](const KernelTable& table) {
+                     const auto p = Numbers<uint16_t>(kHeads * kSlots, SmallBf16);
+                     const auto v = Numbers<uint16_t>(kSlots * kWidth, SmallBf16);
+                     auto o = Numbers<float>(kHeads * kWidth, SmallFloat);
+                     CountedCall([&] {
+                       table.accumulate_bf16(p.data(), 1, kHeads, v.data(), kWidth, kHeads, kSlots,
+                                             kWidth, o.data(), kWidth);
+                     });
+                   }});
+  cases.push_back({"accumulate_f32", [](const KernelTable& table) {
+                     const auto p = Numbers<float>(kHeads * kSlots, SmallFloat);
+                     const auto v = Numbers<float>(kSlots * kWidth, SmallFloat);
+                     auto o = Numbers<float>(kHeads * kWidth, SmallFloat);
+                     CountedCall([&] {
+                       table.accumulate_f32(p.data(), kSlots, 1, v.data(), kWidth, kHeads, kSlots,
+                                            kWidth, o.data(), kWidth);
                      });
                    }});
   cases.push_back({"expand_entry", [](const KernelTable& table) {
@@ -152,6 +170,16 @@ std::vector<Case> Cases() {
                      AlignedArray<float> out(kNumbers);
                      CountedCall([&] {
                        table.swiglu(gate.data(), up.data(), kNumbers, 10.0f, 0.5f, out.data());
+                     });
+                   }});
+  cases.push_back({"swiglu_backward", [](const KernelTable& table) {
+                     const auto gate = Numbers<float>(kNumbers, SmallFloat);
+                     const auto up = Numbers<float>(kNumbers, SmallFloat);
+                     const auto grad = Numbers<float>(kNumbers, SmallFloat);
+                     AlignedArray<float> grad_gate(kNumbers), grad_up(kNumbers);
+                     CountedCall([&] {
+                       table.swiglu_backward(gate.data(), up.data(), kNumbers, 10.0f, 0.5f,
+                                             grad.data(), grad_gate.data(), grad_up.data());
                      });
                    }});
   return cases;

@@ -18,6 +18,7 @@
 // threads.
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -63,6 +64,13 @@ struct IndexLoss {
 /// Head-summed attention probabilities of each row's chosen compressed entries, in the order of the
 /// row's list.
 using EntryProbabilities = std::vector<std::vector<float>>;
+
+/// A matrix of floats [rows, columns] that belongs to someone else.
+struct MatrixSpan {
+  float* x = nullptr;
+  int64_t rows = 0;
+  int64_t columns = 0;
+};
 
 class BackwardBackend {
  public:
@@ -150,10 +158,12 @@ class BackwardBackend {
   virtual double CrossEntropy(const Tensor& x, const Matrix& head, std::span<const int32_t> targets,
                               float weight, float* grad_head, Tensor& grad_x) = 0;
 
-  /// The product of floats that optimisers need: c [n, m] = a [n, inner] times b [m, inner]
-  /// transposed.
-  virtual void MultiplyTransposed(const float* a, int64_t n, const float* b, int64_t m,
-                                  int64_t inner, float* c) = 0;
+  /// Turns each matrix into the nearest one with orthonormal rows or columns, in place, by the
+  /// Newton-Schulz steps of newton_schulz.h: what the Muon optimiser needs. Zeros stay zeros.
+  virtual void Orthogonalise(std::span<const MatrixSpan> matrices) = 0;
+  /// Runs body(i) for every i below count, on as many threads as there are, in any order: for the
+  /// element by element work around a pass. Bodies touch nothing of each other's.
+  virtual void ForEach(int64_t count, const std::function<void(int64_t)>& body) = 0;
 
  protected:
   bool official() const { return numerics_ == Numerics::kOfficial; }

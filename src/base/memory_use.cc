@@ -87,4 +87,9 @@ void ReturnFreedMemory() {
   mallopt(M_MMAP_THRESHOLD, kThreshold);
 }
 
+void KeepFreedMemory() {
+  mallopt(M_MMAP_THRESHOLD, std::numeric_limits<int>::max());
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+}
+
 }  // namespace toaster

@@ -30,4 +30,9 @@ int64_t AvailableMemory();
 /// once grows with every rush. For the start of a program.
 void ReturnFreedMemory();
 
+/// The opposite, for programs that do the same work over and over, like training, whose passes free
+/// and allocate the same large buffers: what is freed is kept instead of given back and got again
+/// page by page.
+void KeepFreedMemory();
+
 }  // namespace toaster

@@ -4,27 +4,34 @@
 #include <cmath>
 #include <numbers>
 
-#include "base/check.h"
+#include "base/flush_denormals.h"
 
 namespace toaster {
 
 namespace {
 
-struct Coefficients {
-  float a, b, c;
-};
-constexpr Coefficients kFast = {3.4445f, -4.7750f, 2.0315f};
-constexpr Coefficients kSettle = {2.0f, -1.5f, 0.5f};
-constexpr int kFastSteps = 8, kSteps = 10;
+// The groups of wo_a are maps of their own.
+int64_t GroupsOf(const TensorSpec& spec, const Config& config) {
+  return spec.name.ends_with("wo_a.weight") ? config.o_groups : 1;
+}
 
-void Transpose(const float* x, int64_t rows, int64_t columns, float* y) {
-  constexpr int64_t kBlock = 16;
-  for (int64_t top = 0; top < rows; top += kBlock) {
-    for (int64_t c = 0; c < columns; ++c) {
-      for (int64_t r = top; r < std::min(top + kBlock, rows); ++r)
-        y[c * rows + r] = x[r * columns + c];
-    }
+// The momentum takes up the gradient, and the gradient becomes what is to be orthogonalised.
+void LookAhead(std::span<const float> gradient, std::span<float> momentum, std::span<float> update,
+               const OptimizerSettings& settings) {
+  for (size_t i = 0; i < update.size(); ++i) {
+    const float g = gradient[i];
+    momentum[i] = settings.momentum * momentum[i] + g;
+    update[i] = settings.momentum * momentum[i] + g;
   }
+}
+
+// Subtracts an orthogonal matrix [rows, columns], or a piece of it, from the weights.
+void ApplyUpdate(std::span<float> weights, std::span<const float> update, int64_t rows,
+                 int64_t columns, float rate, const OptimizerSettings& settings) {
+  const float factor =
+      rate * settings.update_scale * std::sqrt(static_cast<float>(std::max(rows, columns)));
+  const float keep = 1 - rate * settings.decay;
+  for (size_t i = 0; i < weights.size(); ++i) weights[i] = weights[i] * keep - factor * update[i];
 }
 
 }  // namespace
@@ -35,35 +42,8 @@ bool UsesMuon(const TensorSpec& spec) {
 }
 
 void Orthogonalise(BackwardBackend& backend, int64_t rows, int64_t columns, float* x) {
-  // Tall matrices are turned, so that the Gram matrix is the small one.
-  const int64_t n = std::min(rows, columns), m = std::max(rows, columns);
-  std::vector<float> wide(static_cast<size_t>(n * m)), tall(wide.size()),
-      gram(static_cast<size_t>(n * n)), square(gram.size()), sum(wide.size());
-  if (rows > columns) {
-    Transpose(x, rows, columns, wide.data());
-  } else {
-    std::copy_n(x, n * m, wide.begin());
-  }
-  double squares = 0;
-  for (const float v : wide) squares += static_cast<double>(v) * v;
-  if (squares == 0) return;
-  const auto factor = static_cast<float>(1.0 / std::sqrt(squares));
-  for (float& v : wide) v *= factor;
-  for (int step = 0; step < kSteps; ++step) {
-    const auto [a, b, c] = step < kFastSteps ? kFast : kSettle;
-    // x <- a x + (b s + c s^2) x with s = x x^T, which is symmetric.
-    backend.MultiplyTransposed(wide.data(), n, wide.data(), n, m, gram.data());
-    backend.MultiplyTransposed(gram.data(), n, gram.data(), n, n, square.data());
-    for (size_t i = 0; i < gram.size(); ++i) gram[i] = b * gram[i] + c * square[i];
-    Transpose(wide.data(), n, m, tall.data());
-    backend.MultiplyTransposed(gram.data(), n, tall.data(), m, n, sum.data());
-    for (size_t i = 0; i < wide.size(); ++i) wide[i] = a * wide[i] + sum[i];
-  }
-  if (rows > columns) {
-    Transpose(wide.data(), n, m, x);
-  } else {
-    std::copy(wide.begin(), wide.end(), x);
-  }
+  const MatrixSpan matrix{x, rows, columns};
+  backend.Orthogonalise({&matrix, 1});
 }
 
 void AdamWStep(std::span<float> weights, std::span<const float> gradient, std::span<float> mean,
@@ -86,15 +66,9 @@ void AdamWStep(std::span<float> weights, std::span<const float> gradient, std::s
 void MuonStep(BackwardBackend& backend, int64_t rows, int64_t columns, std::span<float> weights,
               std::span<const float> gradient, std::span<float> momentum, std::span<float> update,
               float rate, const OptimizerSettings& settings) {
-  for (size_t i = 0; i < weights.size(); ++i) {
-    momentum[i] = settings.momentum * momentum[i] + gradient[i];
-    update[i] = settings.momentum * momentum[i] + gradient[i];
-  }
+  LookAhead(gradient, momentum, update, settings);
   Orthogonalise(backend, rows, columns, update.data());
-  const float factor =
-      rate * settings.update_scale * std::sqrt(static_cast<float>(std::max(rows, columns)));
-  const float keep = 1 - rate * settings.decay;
-  for (size_t i = 0; i < weights.size(); ++i) weights[i] = weights[i] * keep - factor * update[i];
+  ApplyUpdate(weights, update, rows, columns, rate, settings);
 }
 
 void BiasStep(std::span<float> biases, std::span<const int64_t> loads, float speed) {
@@ -123,34 +97,56 @@ Optimizer::Optimizer(const TrainedWeights& weights, BackwardBackend& backend,
 void Optimizer::Step(TrainedWeights& weights, ParameterArrays& gradients,
                      std::span<const std::vector<int64_t>> loads, float rate, float gradient_scale,
                      bool (*trained)(const TensorSpec&)) {
+  const ScopedFlushDenormals flush;
   ++steps_;
   ParameterArrays& masters = weights.masters();
+  // What goes element by element is cut into pieces for the threads.
+  constexpr int64_t kPiece = 1 << 16;
+  struct Piece {
+    const ParameterArrays::Part* part;
+    size_t begin, size;
+    bool muon;
+  };
+  std::vector<Piece> pieces;
+  std::vector<MatrixSpan> matrices;
   for (const ParameterArrays::Part& part : masters.parts()) {
     if (trained != nullptr && !trained(part.spec)) continue;
-    const std::span<float> gradient = gradients.Values(part);
+    const bool muon = settings_.muon && UsesMuon(part.spec);
+    for (int64_t begin = 0; begin < part.size; begin += kPiece) {
+      pieces.push_back({&part, static_cast<size_t>(begin),
+                        static_cast<size_t>(std::min(kPiece, part.size - begin)), muon});
+    }
+    if (!muon) continue;
+    const int64_t groups = GroupsOf(part.spec, weights.config()), rows = part.spec.rows / groups;
+    for (int64_t group = 0; group < groups; ++group) {
+      float* first = gradients.Values(part).data() + group * rows * part.spec.columns;
+      matrices.push_back({first, rows, part.spec.columns});
+    }
+  }
+  const auto count = static_cast<int64_t>(pieces.size());
+  backend_.ForEach(count, [&](int64_t i) {
+    const auto& [part, begin, size, muon] = pieces[static_cast<size_t>(i)];
+    const std::span<float> gradient = gradients.Values(*part).subspan(begin, size),
+                           momentum = momentum_.Values(*part).subspan(begin, size);
     if (gradient_scale != 1) {
       for (float& g : gradient) g *= gradient_scale;
     }
-    const std::span<float> values = masters.Values(part), momentum = momentum_.Values(part);
-    if (!settings_.muon || !UsesMuon(part.spec)) {
-      AdamWStep(values, gradient, momentum, square_.Values(part), steps_, rate, settings_);
-      continue;
+    if (muon) {
+      LookAhead(gradient, momentum, gradient, settings_);
+    } else {
+      AdamWStep(masters.Values(*part).subspan(begin, size), gradient, momentum,
+                square_.Values(*part).subspan(begin, size), steps_, rate, settings_);
     }
-    // The groups of wo_a are maps of their own.
-    constexpr std::string_view kGrouped = "wo_a.weight";
-    const std::string& name = part.spec.name;
-    const bool grouped =
-        name.size() > kGrouped.size() &&
-        name.compare(name.size() - kGrouped.size(), kGrouped.size(), kGrouped) == 0;
-    const int64_t groups = grouped ? weights.config().o_groups : 1;
-    const int64_t rows = part.spec.rows / groups, columns = part.spec.columns;
-    const auto size = static_cast<size_t>(rows * columns);
-    update_.Resize(rows * columns);
-    for (size_t begin = 0; begin < values.size(); begin += size) {
-      MuonStep(backend_, rows, columns, values.subspan(begin, size), gradient.subspan(begin, size),
-               momentum.subspan(begin, size), {update_.data(), size}, rate, settings_);
-    }
-  }
+  });
+  backend_.Orthogonalise(matrices);
+  backend_.ForEach(count, [&](int64_t i) {
+    const auto& [part, begin, size, muon] = pieces[static_cast<size_t>(i)];
+    if (!muon) return;
+    const int64_t rows = part->spec.rows / GroupsOf(part->spec, weights.config());
+    ApplyUpdate(masters.Values(*part).subspan(begin, size),
+                gradients.Values(*part).subspan(begin, size), rows, part->spec.columns, rate,
+                settings_);
+  });
   for (size_t block = 0; block < loads.size(); ++block) {
     const std::span<float> biases = weights.RouterBias(static_cast<int64_t>(block));
     if (biases.empty() || loads[block].empty()) continue;

@@ -26,8 +26,7 @@ struct OptimizerSettings {
 /// trains the rest.
 bool UsesMuon(const TensorSpec& spec);
 
-/// Turns a matrix x [rows, columns] into the nearest one with orthonormal rows or columns, in
-/// place: eight fast and two settling Newton-Schulz steps. A zero matrix stays zero.
+/// BackwardBackend::Orthogonalise() of one matrix x [rows, columns].
 void Orthogonalise(BackwardBackend& backend, int64_t rows, int64_t columns, float* x);
 
 /// One step of each optimiser on arrays of equal size. `step` counts from 1.
@@ -52,8 +51,9 @@ class Optimizer {
             const OptimizerSettings& settings = {});
 
   /// Updates masters and biases; call weights.Store() after. `loads` per block as LossValues gives
-  /// them. Gradients are multiplied by `gradient_scale` first (clipping). With `trained`, tensors
-  /// it is false for stay as they are.
+  /// them. Gradients are multiplied by `gradient_scale` first (clipping); they are used up: of
+  /// matrices the update is left in their place. With `trained`, tensors it is false for stay as
+  /// they are.
   void Step(TrainedWeights& weights, ParameterArrays& gradients,
             std::span<const std::vector<int64_t>> loads, float rate, float gradient_scale = 1,
             bool (*trained)(const TensorSpec&) = nullptr);
@@ -69,7 +69,6 @@ class Optimizer {
   OptimizerSettings settings_;
   ParameterArrays momentum_;  ///< Muon's momentum, AdamW's mean
   ParameterArrays square_;    ///< AdamW's alone; elsewhere zero
-  AlignedArray<float> update_;
   int64_t steps_ = 0;
 };
 

@@ -122,41 +122,65 @@ void TrainedWeights::CopyFrom(const ModelWeights& model) {
   });
 }
 
-void TrainedWeights::Store() {
-  std::vector<uint8_t> scales;
-  for (const ParameterArrays::Part& part : masters_->parts()) {
-    const Place& place = places_.at(part.spec.name);
-    const Matrix& matrix = place.matrix;
-    const float* master = masters_->Values(part).data();
-    uint8_t* data = bytes_.data() + place.begin;
-    uint8_t* stored_scales = bytes_.data() + place.scales_begin;
-    const bool float_scales = matrix.scale_format == ScaleFormat::kFloat32;
-    if (float_scales) {
-      scales.resize(static_cast<size_t>(matrix.scale_bytes() / 4));
-      stored_scales = scales.data();
-    }
-    switch (matrix.format) {
-      case NumberFormat::kFloat32:
-        std::memcpy(data, master, static_cast<size_t>(4 * part.size));
-        break;
-      case NumberFormat::kBf16:
-        for (int64_t i = 0; i < part.size; ++i) {
-          const uint16_t bits = FloatToBf16(master[i]);
-          std::memcpy(data + 2 * i, &bits, 2);
+void TrainedWeights::StoreRows(const ParameterArrays::Part& part, int64_t first, int64_t count) {
+  const Place& place = places_.at(part.spec.name);
+  const Matrix& matrix = place.matrix;
+  const int64_t size = count * matrix.columns;
+  const float* master = masters_->Values(part).data() + first * matrix.columns;
+  uint8_t* data = bytes_.data() + place.begin + first * matrix.row_bytes();
+  const int64_t scales_per_row = (matrix.columns + 127) / 128;
+  switch (matrix.format) {
+    case NumberFormat::kFloat32:
+      std::memcpy(data, master, static_cast<size_t>(4 * size));
+      break;
+    case NumberFormat::kBf16:
+      for (int64_t i = 0; i < size; ++i) {
+        const uint16_t bits = FloatToBf16(master[i]);
+        std::memcpy(data + 2 * i, &bits, 2);
+      }
+      break;
+    case NumberFormat::kE4m3: {
+      std::vector<uint8_t> scales(static_cast<size_t>((count + 127) / 128 * scales_per_row));
+      QuantiseTilesE4m3(master, count, matrix.columns, data, scales.data());
+      const bool floats = matrix.scale_format == ScaleFormat::kFloat32;
+      uint8_t* to =
+          bytes_.data() + place.scales_begin + first / 128 * scales_per_row * (floats ? 4 : 1);
+      for (size_t i = 0; i < scales.size(); ++i) {
+        const float scale = E8m0ToFloat(scales[i]);
+        if (floats) {
+          std::memcpy(to + 4 * i, &scale, 4);
+        } else {
+          to[i] = scales[i];
         }
-        break;
-      case NumberFormat::kE4m3:
-        QuantiseTilesE4m3(master, matrix.rows, matrix.columns, data, stored_scales);
-        break;
-      case NumberFormat::kE2m1:
-        QuantiseRowsE2m1(master, matrix.rows, matrix.columns, data, stored_scales);
-        break;
+      }
+      break;
     }
-    for (size_t i = 0; float_scales && i < scales.size(); ++i) {
-      const float scale = E8m0ToFloat(scales[i]);
-      std::memcpy(bytes_.data() + place.scales_begin + 4 * i, &scale, 4);
-    }
+    case NumberFormat::kE2m1:
+      QuantiseRowsE2m1(master, count, matrix.columns, data,
+                       bytes_.data() + place.scales_begin + first * (matrix.columns / 32));
+      break;
   }
+}
+
+void TrainedWeights::Store(BackwardBackend* threads) {
+  struct Piece {
+    const ParameterArrays::Part* part;
+    int64_t first, count;
+  };
+  std::vector<Piece> pieces;
+  for (const ParameterArrays::Part& part : masters_->parts()) {
+    constexpr int64_t kRows = 256;  // whole rows of tiles
+    const int64_t rows = places_.at(part.spec.name).matrix.rows;
+    for (int64_t first = 0; first < rows; first += kRows)
+      pieces.push_back({&part, first, std::min(kRows, rows - first)});
+  }
+  const auto store = [&](int64_t i) {
+    const Piece& piece = pieces[static_cast<size_t>(i)];
+    StoreRows(*piece.part, piece.first, piece.count);
+  };
+  const auto count = static_cast<int64_t>(pieces.size());
+  if (threads != nullptr) return threads->ForEach(count, store);
+  for (int64_t i = 0; i < count; ++i) store(i);
 }
 
 void TrainedWeights::Read(const PlannedTensor& tensor, int64_t offset,

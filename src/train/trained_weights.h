@@ -43,8 +43,8 @@ class TrainedWeights {
 
   /// Takes masters, biases and tables from a model of the same shapes, in whatever formats.
   void CopyFrom(const ModelWeights& model);
-  /// Rounds the masters into the stored form.
-  void Store();
+  /// Rounds the masters into the stored form, on the threads of a backend if there is one.
+  void Store(BackwardBackend* threads = nullptr);
 
   /// Stored bytes of a tensor or its scales under the checkpoint's name; a TensorSource for
   /// SaveCheckpoint() in `released` storage.
@@ -57,6 +57,8 @@ class TrainedWeights {
     int64_t begin = 0, scales_begin = 0;
   };
   Place PlaceFor(const TensorSpec& spec, int64_t& size) const;
+  /// Store() of rows [first, first + count), `first` a multiple of 128.
+  void StoreRows(const ParameterArrays::Part& part, int64_t first, int64_t count);
 
   const Config config_;
   const WeightStorage storage_;

@@ -10,6 +10,7 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/flush_denormals.h"
+#include "base/memory_use.h"
 #include "checkpoint/load_weights.h"
 #include "train/export_model.h"
 #include "train/initialise_weights.h"
@@ -113,6 +114,7 @@ Trainer::Trainer(const TrainingConfig& config, TrainingData& data, const Trainin
       backend_(CreateBackend(options)),
       backward_(CreateBackward(options)) {
   const ScopedFlushDenormals flush;
+  KeepFreedMemory();
   if (data_.documents() == 0) {
     throw Error(ErrorCode::kInvalidArgument,
                 "the data hold no document of two tokens or more; give other files");
@@ -241,7 +243,7 @@ StepReport Trainer::Step() {
     const std::span<const std::vector<int64_t>> loads = report.losses.loads;
     optimizer_->Step(*weights_, c.gradients, indexer_only ? loads.first(0) : loads,
                      static_cast<float>(report.rate), scale, indexer_only ? &IsIndexer : nullptr);
-    weights_->Store();
+    weights_->Store(backward_.get());
   }
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;

@@ -161,8 +161,8 @@ void CpuBackend::AttendHeads(const Tensor& q, const AttendParameters& parameters
     const int64_t end = std::min(begin + kTile, slots.count);
     if (slots.count > kTile) expand(begin, end);
     if (official()) {
-      kernels_.accumulate_values(numerators + begin, slots.count, scratch.tile.data(), stride,
-                                 heads, end - begin, stride, o, stride);
+      kernels_.accumulate_bf16(numerators + begin, slots.count, 1, scratch.tile.data(), stride,
+                               heads, end - begin, stride, o, stride);
       continue;
     }
     for (int64_t head = 0; head < heads; ++head) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "backend/backward.h"
@@ -62,24 +63,33 @@ class CpuBackward : public BackwardBackend {
   void AddToStreams(const Tensor& grad_streams, Tensor& grad_e) override;
   double CrossEntropy(const Tensor& x, const Matrix& head, std::span<const int32_t> targets,
                       float weight, float* grad_head, Tensor& grad_x) override;
-  void MultiplyTransposed(const float* a, int64_t n, const float* b, int64_t m, int64_t inner,
-                          float* c) override;
+  void Orthogonalise(std::span<const MatrixSpan> matrices) override;
+  void ForEach(int64_t count, const std::function<void(int64_t)>& body) override;
 
  private:
-  /// One side of a product: rows as the kernels want them, BF16 or floats, padded with zeros.
+  /// One side of a product: rows as the kernels want them, BF16 or floats, padded with zeros. In
+  /// memory of its own, or where they were if they are so already.
   struct Operand {
-    AlignedArray<uint16_t> words;
-    AlignedArray<float> floats;
+    const uint16_t* words = nullptr;
+    const float* floats = nullptr;
     int64_t rows = 0;
     int64_t inner = 0;
     int64_t stride = 0;  ///< in elements
     bool bf16 = false;
+    AlignedArray<uint16_t> own_words;
+    AlignedArray<float> own_floats;
+    /// Makes room of its own.
     void Resize(int64_t row_count, int64_t width, bool use_bf16);
   };
   /// Memory of one thread.
   struct Scratch {
     AlignedArray<std::byte> matmul;
     AlignedArray<float> tile;
+  };
+  /// A matrix on its way to orthogonality.
+  struct NewtonSchulz {
+    Tensor y, gram, square;
+    Operand operand, symmetric;
   };
   /// One expert's rows and what is computed on them.
   struct ExpertRows {
@@ -90,18 +100,25 @@ class CpuBackward : public BackwardBackend {
   /// x [rows, inner], rows `x_stride` apart; `quantise`: rounded to E4M3 first.
   void PackRows(const float* x, int64_t rows, int64_t inner, int64_t x_stride, bool bf16,
                 bool quantise, Operand& operand);
-  /// The transposed of the same: operand rows are columns of x.
-  void PackColumns(const float* x, int64_t rows, int64_t columns, int64_t x_stride, bool bf16,
-                   Operand& operand);
-  /// Rows, or columns, of a stored weight: rows [first, first + count).
-  void PackWeight(const Matrix& weight, int64_t first, int64_t count, bool bf16, bool transposed,
-                  Operand& operand);
-  /// c[i * c_stride + j] = or += sum of a.row(i) * b.row(j).
-  void Multiply(const Operand& a, const Operand& b, float* c, int64_t c_stride, bool add);
+  /// Rows [first, first + count) of a stored weight.
+  void PackWeight(const Matrix& weight, int64_t first, int64_t count, bool bf16, Operand& operand);
+  /// c[i * c_stride + j] = sum of a.row(i) * b.row(j).
+  void Multiply(const Operand& a, const Operand& b, float* c, int64_t c_stride);
+  /// c[i * c_stride + j] += sum over rows s of v of p(i, s) * v(s, j), in their order; p is given
+  /// by rows i, or `turned` by rows s. Nothing has to be transposed for the products of a backward
+  /// pass.
+  void Accumulate(const Operand& p, bool turned, const Operand& v, float* c, int64_t c_stride);
+  /// Rows [top, top + rows) and columns [left, left + columns) of the same; c is the piece's first
+  /// number, `columns` with BF16 a multiple of 32.
+  void AccumulatePiece(const Operand& p, bool turned, const Operand& v, int64_t top, int64_t rows,
+                       int64_t left, int64_t columns, float* c, int64_t c_stride) const;
   /// See ReferenceBackward::Product; x is as the layer got it. `bf16`: which operands.
   void Product(const float* x, int64_t x_stride, bool quantise, const Matrix& weight, int64_t first,
                int64_t count, const float* grad_y, int64_t y_stride, int64_t tokens, bool bf16,
                float* grad_weight, float* grad_x, int64_t grad_x_stride);
+  /// Exp(logit - maximum) and the sum of them: as floats in place, or as BF16 `numerators`, filled
+  /// up with zeros. Rows have room for the padding.
+  double Softmax(float* logits, int64_t vocabulary, float maximum, uint16_t* numerators) const;
   bool Quantises(const Matrix& weight) const { return quantises() && weight.quantised(); }
   /// Adds sum over rows of x [rows, width] to `sums`, in fixed chunks of rows.
   void AddRows(const Tensor& x, float* sums);
@@ -111,6 +128,8 @@ class CpuBackward : public BackwardBackend {
                      const HyperGradients& gradients, Tensor& grad_streams);
   void Expert(const ExpertMatrices& expert, const std::vector<float>& weights, float limit,
               const ExpertGradients& gradients, ExpertRows& rows, float* grad_weights);
+  /// On the calling thread, or on all of them together.
+  void OrthogonaliseOne(const MatrixSpan& matrix, bool together, NewtonSchulz& work);
   struct AttendBlock;
   void AttendBlockBackward(const AttendBlock& block, Scratch& scratch) const;
 
@@ -119,8 +138,9 @@ class CpuBackward : public BackwardBackend {
   const kernels::KernelTable& kernels_;
   ThreadPool pool_;
   std::vector<Scratch> scratch_;
-  Operand a_, b_, c_;
-  Tensor mixes_, partial_, products_, logits_;
+  std::vector<NewtonSchulz> newton_schulz_;
+  Operand a_, b_, inputs_, gate_weight_, up_weight_, head_, probabilities_;
+  Tensor mixes_, partial_, logits_;
   ExpertRows expert_rows_;
 };
 

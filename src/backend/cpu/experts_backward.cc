@@ -57,12 +57,12 @@ void CpuBackward::Expert(const ExpertMatrices& expert, const std::vector<float>&
   r.grad_inputs.Fill(0);
   r.grad_activation.Fill(0);
   // Forward again, as far as the activation.
-  for (const auto& [matrix, output] :
-       {std::pair(expert.w1, &r.gate), std::pair(expert.w3, &r.up)}) {
-    PackRows(r.inputs.data(), rows, d, d, official(), official() && Quantises(*matrix), a_);
-    PackWeight(*matrix, 0, f, official(), false, b_);
-    Multiply(a_, b_, output->data(), f, false);
-  }
+  const bool bf16 = official();
+  PackRows(r.inputs.data(), rows, d, d, bf16, Quantises(*expert.w1), inputs_);
+  PackWeight(*expert.w1, 0, f, bf16, gate_weight_);
+  PackWeight(*expert.w3, 0, f, bf16, up_weight_);
+  Multiply(inputs_, gate_weight_, r.gate.data(), f);
+  Multiply(inputs_, up_weight_, r.up.data(), f);
   ForRows(rows, 8, [&](int64_t row) {
     for (int64_t i = 0; i < f; ++i) {
       r.gate.Row(row)[i] = Round(r.gate.Row(row)[i]);
@@ -76,14 +76,16 @@ void CpuBackward::Expert(const ExpertMatrices& expert, const std::vector<float>&
   Product(r.activation.data(), f, Quantises(*expert.w2), *expert.w2, 0, d, r.grads.data(), d, rows,
           official(), gradients.w2, r.grad_activation.data(), f);
   ForRows(rows, 8, [&](int64_t row) {
-    grad_weights[row] =
-        SwigluBackward(r.gate.Row(row), r.up.Row(row), f, limit, weights[static_cast<size_t>(row)],
-                       r.grad_activation.Row(row), r.grad_gate.Row(row), r.grad_up.Row(row));
+    grad_weights[row] = kernels_.swiglu_backward(
+        r.gate.Row(row), r.up.Row(row), f, limit, weights[static_cast<size_t>(row)],
+        r.grad_activation.Row(row), r.grad_gate.Row(row), r.grad_up.Row(row));
   });
-  Product(r.inputs.data(), d, Quantises(*expert.w1), *expert.w1, 0, f, r.grad_gate.data(), f, rows,
-          official(), gradients.w1, r.grad_inputs.data(), d);
-  Product(r.inputs.data(), d, Quantises(*expert.w3), *expert.w3, 0, f, r.grad_up.data(), f, rows,
-          official(), gradients.w3, r.grad_inputs.data(), d);
+  PackRows(r.grad_gate.data(), rows, f, f, bf16, false, a_);
+  Accumulate(a_, false, gate_weight_, r.grad_inputs.data(), d);
+  Accumulate(a_, true, inputs_, gradients.w1, d);
+  PackRows(r.grad_up.data(), rows, f, f, bf16, false, a_);
+  Accumulate(a_, false, up_weight_, r.grad_inputs.data(), d);
+  Accumulate(a_, true, inputs_, gradients.w3, d);
 }
 
 void CpuBackward::Experts(const Tensor& x, const Routing& routing,

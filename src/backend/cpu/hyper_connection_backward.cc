@@ -21,8 +21,8 @@ void CpuBackward::HyperBackward(const Tensor& streams, const HyperParameters& pa
   const int64_t mixes = parameters.fn.rows, scales = head ? 1 : 3;
   mixes_.Reshape({rows, mixes});
   PackRows(streams.data(), rows, width, width, false, false, a_);
-  PackWeight(parameters.fn, 0, mixes, false, false, b_);
-  Multiply(a_, b_, mixes_.data(), mixes, false);
+  PackWeight(parameters.fn, 0, mixes, false, b_);
+  Multiply(a_, b_, mixes_.data(), mixes);
   // Per row: the gradients of base and scale.
   partial_.Reshape({rows, mixes + scales});
   ForRows(rows, 4, [&](int64_t row) {

@@ -79,13 +79,6 @@ void ReferenceBackward::GroupedLinear(const Tensor& x, const Matrix& weight, int
   }
 }
 
-void ReferenceBackward::MultiplyTransposed(const float* a, int64_t n, const float* b, int64_t m,
-                                           int64_t inner, float* c) {
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = 0; j < m; ++j) c[i * m + j] = DotFloat(a + i * inner, b + j * inner, inner);
-  }
-}
-
 double ReferenceBackward::CrossEntropy(const Tensor& x, const Matrix& head,
                                        std::span<const int32_t> targets, float weight,
                                        float* grad_head, Tensor& grad_x) {

@@ -53,8 +53,8 @@ class ReferenceBackward : public BackwardBackend {
   void AddToStreams(const Tensor& grad_streams, Tensor& grad_e) override;
   double CrossEntropy(const Tensor& x, const Matrix& head, std::span<const int32_t> targets,
                       float weight, float* grad_head, Tensor& grad_x) override;
-  void MultiplyTransposed(const float* a, int64_t n, const float* b, int64_t m, int64_t inner,
-                          float* c) override;
+  void Orthogonalise(std::span<const MatrixSpan> matrices) override;
+  void ForEach(int64_t count, const std::function<void(int64_t)>& body) override;
 
  private:
   /// The input that `weight` saw in the forward pass.

@@ -65,8 +65,8 @@ void Values(benchmark::State& state, const std::string& name) {
   const OrdinaryBf16 p(kHeads * kSlots), v(kSlots * kWidth);
   AlignedArray<float> o(kHeads * kWidth);
   for (auto _ : state) {
-    table.accumulate_values(p.data(), kSlots, v.data(), kWidth, kHeads, kSlots, kWidth, o.data(),
-                            kWidth);
+    table.accumulate_bf16(p.data(), kSlots, 1, v.data(), kWidth, kHeads, kSlots, kWidth, o.data(),
+                          kWidth);
   }
   Count(state, 2.0 * kHeads * kSlots * kWidth, Limits(name).bf16_flops_per_s);
 }

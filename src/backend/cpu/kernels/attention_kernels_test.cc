@@ -116,15 +116,17 @@ TEST_P(AttentionKernelsTest, SoftmaxNumeratorsEverywhere) {
   }
 }
 
-TEST_P(AttentionKernelsTest, AccumulateValues) {
+TEST_P(AttentionKernelsTest, AccumulateBf16) {
   TestRandom random(3);
   for (int round = 0; round < 160; ++round) {
     const Temper temper = kTempers[round % 4];
-    const int64_t heads = random.Between(1, 20), slots = 2 * random.Between(1, 40);
+    const bool turned = round / 4 % 2;  // factors given by slots, not by heads
+    const int64_t heads = random.Between(1, 20), slots = 2 * random.Between(1, 80);
     const int64_t width = 32 * random.Between(1, 6);
-    const int64_t p_stride = (slots + 31) / 32 * 32, v_stride = width + 32 * random.Below(2);
-    const int64_t o_stride = width + 32 * random.Below(2);
-    AlignedArray<uint16_t> p(heads * p_stride), v(slots * v_stride);
+    const int64_t p_stride = turned ? heads + random.Below(9) : (slots + 31) / 32 * 32;
+    const int64_t p_head = turned ? 1 : p_stride, p_slot = turned ? p_stride : 1;
+    const int64_t v_stride = width + 32 * random.Below(2), o_stride = width + 32 * random.Below(2);
+    AlignedArray<uint16_t> p((turned ? slots : heads) * p_stride), v(slots * v_stride);
     for (int64_t i = 0; i < p.size(); ++i) p[i] = random.Bf16(temper);
     for (int64_t i = 0; i < v.size(); ++i) v[i] = random.Bf16(temper);
     AlignedArray<float> o(heads * o_stride), expected(heads * o_stride);
@@ -133,14 +135,43 @@ TEST_P(AttentionKernelsTest, AccumulateValues) {
       for (int64_t c = 0; c < width; ++c) {
         float& sum = expected[h * o_stride + c];
         for (int64_t s = 0; s < slots; s += 2) {
-          sum = std::fma(Bf16ToFloat(p[h * p_stride + s + 1]),
-                         Bf16ToFloat(v[(s + 1) * v_stride + c]), sum);
-          sum = std::fma(Bf16ToFloat(p[h * p_stride + s]), Bf16ToFloat(v[s * v_stride + c]), sum);
+          for (const int64_t at : {s + 1, s}) {
+            sum = std::fma(Bf16ToFloat(p[h * p_head + at * p_slot]),
+                           Bf16ToFloat(v[at * v_stride + c]), sum);
+          }
         }
       }
     }
-    table().accumulate_values(p.data(), p_stride, v.data(), v_stride, heads, slots, width, o.data(),
-                              o_stride);
+    table().accumulate_bf16(p.data(), p_head, p_slot, v.data(), v_stride, heads, slots, width,
+                            o.data(), o_stride);
+    for (int64_t i = 0; i < o.size(); ++i) ASSERT_TRUE(SameFloat(expected[i], o[i])) << i;
+  }
+}
+
+TEST_P(AttentionKernelsTest, AccumulateF32) {
+  TestRandom random(4);
+  for (int round = 0; round < 160; ++round) {
+    const Temper temper = kTempers[round % 4];
+    const bool turned = round / 4 % 2;
+    const int64_t heads = random.Between(1, 20), slots = random.Between(1, 150),
+                  width = random.Between(1, 70);
+    const int64_t p_stride = (turned ? heads : slots) + random.Below(9);
+    const int64_t p_head = turned ? 1 : p_stride, p_slot = turned ? p_stride : 1;
+    const int64_t v_stride = width + random.Below(9), o_stride = width + random.Below(9);
+    AlignedArray<float> p((turned ? slots : heads) * p_stride), v(slots * v_stride);
+    for (int64_t i = 0; i < p.size(); ++i) p[i] = random.Float(temper);
+    for (int64_t i = 0; i < v.size(); ++i) v[i] = random.Float(temper);
+    AlignedArray<float> o(heads * o_stride), expected(heads * o_stride);
+    for (int64_t i = 0; i < o.size(); ++i) o[i] = expected[i] = random.Float(Temper::kOrdinary);
+    for (int64_t h = 0; h < heads; ++h) {
+      for (int64_t c = 0; c < width; ++c) {
+        float& sum = expected[h * o_stride + c];
+        for (int64_t s = 0; s < slots; ++s)
+          sum = std::fma(p[h * p_head + s * p_slot], v[s * v_stride + c], sum);
+      }
+    }
+    table().accumulate_f32(p.data(), p_head, p_slot, v.data(), v_stride, heads, slots, width,
+                           o.data(), o_stride);
     for (int64_t i = 0; i < o.size(); ++i) ASSERT_TRUE(SameFloat(expected[i], o[i])) << i;
   }
 }

@@ -2,6 +2,8 @@
 
 #include <immintrin.h>
 
+#include "backend/cpu/kernels/avx2_accumulate.h"
+#include "backend/cpu/kernels/avx2_backward.h"
 #include "backend/cpu/kernels/avx2_elements.h"
 #include "backend/cpu/kernels/avx2_index.h"
 #include "backend/cpu/kernels/avx2_matmul.h"
@@ -23,8 +25,10 @@ static constexpr KernelTable kTable = {
     .expand_entry = avx2::ExpandEntry,
     .scale_scores = avx2::ScaleScores,
     .softmax_numerators = avx2::SoftmaxNumerators,
-    .accumulate_values = avx2::AccumulateValues,
+    .accumulate_bf16 = avx2::Accumulate<avx2::Bf16Values>,
+    .accumulate_f32 = avx2::Accumulate<avx2::FloatValues>,
     .swiglu = avx2::Swiglu,
+    .swiglu_backward = avx2::SwigluBackward,
     .index_scores = avx2::IndexScores,
     .spin_bf16 = avx2::SpinFloat,
     .spin_int8 = avx2::SpinInt8,

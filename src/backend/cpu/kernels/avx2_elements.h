@@ -1,7 +1,6 @@
 #pragma once
 
-// Kernels of the AVX2 table that work element by element, and the two halves of attention. Included
-// by avx2.cc only.
+// Kernels of the AVX2 table that work element by element. Included by avx2.cc only.
 
 #include "backend/cpu/kernels/avx2_vector.h"
 
@@ -153,71 +152,6 @@ void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uint16_t* 
   }
   _mm256_storeu_ps(lanes, sums[0]);
   _mm256_storeu_ps(lanes + 8, sums[1]);
-}
-
-constexpr int kValueHeads = 4;
-constexpr int64_t kValueSlots = 64;
-
-/// kHeads heads times 16 columns: weights [slots, 4] as floats, sums of the even columns and of the
-/// odd ones.
-template <int kHeads>
-void AccumulateTile(const float* weights, const uint16_t* v, int64_t v_stride, int64_t slots,
-                    float* o, int64_t o_stride) {
-  __m256 even[kHeads], odd[kHeads];
-#pragma GCC unroll 4
-  for (int h = 0; h < kHeads; ++h) {
-    const __m256 first = _mm256_loadu_ps(o + h * o_stride);
-    const __m256 second = _mm256_loadu_ps(o + h * o_stride + 8);
-    // Columns 0 2 8 10 4 6 12 14 and 1 3 9 11 5 7 13 15, put in order.
-    even[h] =
-        AsFloats(_mm256_permute4x64_epi64(AsBits(_mm256_shuffle_ps(first, second, 0x88)), 0xD8));
-    odd[h] =
-        AsFloats(_mm256_permute4x64_epi64(AsBits(_mm256_shuffle_ps(first, second, 0xDD)), 0xD8));
-  }
-  const auto add = [&](int64_t slot) {
-    const __m256i values = LoadBytes32(v + slot * v_stride);
-    const __m256 even_values = EvenOf(values), odd_values = OddOf(values);
-#pragma GCC unroll 4
-    for (int h = 0; h < kHeads; ++h) {
-      const __m256 weight = _mm256_broadcast_ss(weights + slot * kValueHeads + h);
-      even[h] = _mm256_fmadd_ps(weight, even_values, even[h]);
-      odd[h] = _mm256_fmadd_ps(weight, odd_values, odd[h]);
-    }
-  };
-  for (int64_t s = 0; s < slots; s += 2) {
-    add(s + 1);
-    add(s);
-  }
-#pragma GCC unroll 4
-  for (int h = 0; h < kHeads; ++h) {
-    const __m256 low = _mm256_unpacklo_ps(even[h], odd[h]);
-    const __m256 high = _mm256_unpackhi_ps(even[h], odd[h]);
-    _mm256_storeu_ps(o + h * o_stride, _mm256_permute2f128_ps(low, high, 0x20));
-    _mm256_storeu_ps(o + h * o_stride + 8, _mm256_permute2f128_ps(low, high, 0x31));
-  }
-}
-
-void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t* v, int64_t v_stride,
-                      int64_t heads, int64_t slots, int64_t width, float* o, int64_t o_stride) {
-  for (int64_t h = 0; h < heads; h += kValueHeads) {
-    const int64_t count = Least(heads - h, kValueHeads);
-    const auto accumulate = count == 1   ? AccumulateTile<1>
-                            : count == 2 ? AccumulateTile<2>
-                            : count == 3 ? AccumulateTile<3>
-                                         : AccumulateTile<4>;
-    for (int64_t first = 0; first < slots; first += kValueSlots) {
-      const int64_t piece = Least(slots - first, kValueSlots);
-      float weights[kValueSlots * kValueHeads];
-      for (int64_t head = 0; head < count; ++head) {
-        const uint16_t* row = p + (h + head) * p_stride + first;
-        for (int64_t s = 0; s < piece; ++s) weights[s * kValueHeads + head] = Bf16ToFloat(row[s]);
-      }
-      for (int64_t column = 0; column < width; column += 16) {
-        accumulate(weights, v + first * v_stride + column, v_stride, piece,
-                   o + h * o_stride + column, o_stride);
-      }
-    }
-  }
 }
 
 void Swiglu(const float* gate, const float* up, int64_t n, float limit, float weight, float* out) {

@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include "backend/cpu/kernels/avx2_accumulate.h"
+#include "backend/cpu/kernels/avx2_backward.h"
 #include "backend/cpu/kernels/avx512_elements.h"
 #include "backend/cpu/kernels/avx512_index.h"
 #include "backend/cpu/kernels/avx512_matmul.h"
@@ -25,8 +27,10 @@ static constexpr KernelTable kTable = {
     .expand_entry = avx512::ExpandEntry,
     .scale_scores = avx512::ScaleScores,
     .softmax_numerators = avx512::SoftmaxNumerators,
-    .accumulate_values = avx512::AccumulateValues,
+    .accumulate_bf16 = avx512::AccumulateBf16,
+    .accumulate_f32 = avx2::Accumulate<avx2::FloatValues>,
     .swiglu = avx512::Swiglu,
+    .swiglu_backward = avx2::SwigluBackward,
     .index_scores = avx512::IndexScores,
     .spin_bf16 = avx512::SpinBf16,
     .spin_int8 = avx512::SpinInt8,

@@ -222,9 +222,11 @@ void AccumulateHeads(const uint16_t* p, int64_t p_stride, const uint16_t* v, int
   }
 }
 
-void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t* v, int64_t v_stride,
-                      int64_t heads, int64_t slots, int64_t width, float* o, int64_t o_stride) {
+void AccumulateBf16(const uint16_t* p, int64_t p_head, int64_t p_slot, const uint16_t* v,
+                    int64_t v_stride, int64_t heads, int64_t slots, int64_t width, float* o,
+                    int64_t o_stride) {
   constexpr int kHeads = 6;  // with 64 columns 24 sums, four vectors of values, one of weights
+  constexpr int64_t kTurnedSlots = 64;
   for (int64_t h = 0; h < heads; h += kHeads) {
     const int64_t count = Least(heads - h, kHeads);
     const auto accumulate = count == 1   ? AccumulateHeads<1>
@@ -233,7 +235,21 @@ void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t* v, in
                             : count == 4 ? AccumulateHeads<4>
                             : count == 5 ? AccumulateHeads<5>
                                          : AccumulateHeads<6>;
-    accumulate(p + h * p_stride, p_stride, v, v_stride, slots, width, o + h * o_stride, o_stride);
+    if (p_slot == 1) {
+      accumulate(p + h * p_head, p_head, v, v_stride, slots, width, o + h * o_stride, o_stride);
+      continue;
+    }
+    for (int64_t begin = 0; begin < slots; begin += kTurnedSlots) {
+      const int64_t piece = Least(slots - begin, kTurnedSlots);
+      uint16_t turned[kHeads * kTurnedSlots];
+      for (int64_t s = 0; s < piece; ++s) {
+        for (int64_t i = 0; i < count; ++i) {
+          turned[i * kTurnedSlots + s] = p[(h + i) * p_head + (begin + s) * p_slot];
+        }
+      }
+      accumulate(turned, kTurnedSlots, v + begin * v_stride, v_stride, piece, width,
+                 o + h * o_stride, o_stride);
+    }
   }
 }
 

@@ -122,6 +122,37 @@ TEST_P(ElementsTest, Swiglu) {
   }
 }
 
+TEST_P(ElementsTest, SwigluBackward) {
+  TestRandom random(4);
+  for (int64_t n = 1; n <= 150; ++n) {
+    AlignedArray<float> gate(n), up(n), grad(n), grad_gate(n), grad_up(n);
+    for (const Temper temper : kTempers) {
+      for (const float limit : {0.0f, 10.0f, 0.5f}) {
+        const float weight = random.Float(Temper::kOrdinary);
+        float lanes[16] = {};
+        for (int64_t i = 0; i < n; ++i) {
+          gate[i] = random.Float(temper);
+          up[i] = random.Float(temper);
+          grad[i] = random.Float(Temper::kOrdinary);
+        }
+        const float got = table().swiglu_backward(gate.data(), up.data(), n, limit, weight,
+                                                  grad.data(), grad_gate.data(), grad_up.data());
+        for (int64_t i = 0; i < n; ++i) {
+          const bool high = limit > 0 && gate[i] > limit,
+                     far = limit > 0 && std::fabs(up[i]) > limit;
+          const float g = high ? limit : gate[i], u = far ? std::copysign(limit, up[i]) : up[i];
+          const float s = Sigmoid(g), silu = g * s;
+          lanes[i % 16] = std::fma(grad[i], silu * u, lanes[i % 16]);
+          const float to_gate = weight * grad[i] * u * (s + silu * (1.0f - s));
+          ASSERT_TRUE(SameFloat(high ? 0.0f : to_gate, grad_gate[i])) << gate[i] << " " << up[i];
+          ASSERT_TRUE(SameFloat(far ? 0.0f : weight * grad[i] * silu, grad_up[i]));
+        }
+        ASSERT_TRUE(SameFloat(FoldLanes(lanes), got)) << n;
+      }
+    }
+  }
+}
+
 TEST_P(ElementsTest, Hadamard) {
   TestRandom random(4);
   for (int64_t n = 32; n <= 512; n *= 2) {

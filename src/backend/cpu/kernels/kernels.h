@@ -118,18 +118,27 @@ struct KernelTable {
   void (*softmax_numerators)(const float* scores, int64_t n, float maximum, uint16_t* p,
                              float* lanes);
 
-  // o[h * o_stride + c] += sum over s of p[h * p_stride + s] * v[s * v_stride + c], c < width: one
-  // accumulator per output; for each pair of slots (2j, 2j+1) in rising order the odd slot is added
-  // before the even one, by fused multiply-adds. p, v: BF16. slots is even, width a multiple of 32
-  // (padding of v included).
-  void (*accumulate_values)(const uint16_t* p, int64_t p_stride, const uint16_t* v,
-                            int64_t v_stride, int64_t heads, int64_t slots, int64_t width, float* o,
-                            int64_t o_stride);
+  // o[h * o_stride + c] += sum over s of p[h * p_head + s * p_slot] * v[s * v_stride + c], c <
+  // width: one accumulator per output; for each pair of slots (2j, 2j+1) in rising order the odd
+  // slot is added before the even one, by fused multiply-adds. p, v: BF16, at any alignment. p_head
+  // or p_slot is 1, slots is even, width a multiple of 32 (padding of v included).
+  void (*accumulate_bf16)(const uint16_t* p, int64_t p_head, int64_t p_slot, const uint16_t* v,
+                          int64_t v_stride, int64_t heads, int64_t slots, int64_t width, float* o,
+                          int64_t o_stride);
+  // The same of floats, slots in rising order; any number of slots and columns.
+  void (*accumulate_f32)(const float* p, int64_t p_head, int64_t p_slot, const float* v,
+                         int64_t v_stride, int64_t heads, int64_t slots, int64_t width, float* o,
+                         int64_t o_stride);
 
   // out[i] = weight * ((g * Sigmoid(g)) * u) with u = clamp(up[i], -limit, limit), g = min(gate[i],
   // limit); limit <= 0: no clamp.
   void (*swiglu)(const float* gate, const float* up, int64_t n, float limit, float weight,
                  float* out);
+
+  // The backward of swiglu: gradients of gate and up (0 where they are clamped) from that of out;
+  // the result is the gradient of `weight`, element i in lane i mod 16, then FoldLanes.
+  float (*swiglu_backward)(const float* gate, const float* up, int64_t n, float limit, float weight,
+                           const float* grad_out, float* grad_gate, float* grad_up);
 
   // Indexer scores of `count` compact keys (width/2 bytes of E2M1 codes, low nibble first, then
   // width/32 scale bytes): dot = sum over blocks of 32, in order, of (exact integer dot) * (query

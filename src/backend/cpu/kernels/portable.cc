@@ -179,16 +179,17 @@ void SoftmaxNumerators(const float* scores, int64_t n, float maximum, uint16_t* 
   }
 }
 
-void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t* v, int64_t v_stride,
-                      int64_t heads, int64_t slots, int64_t width, float* o, int64_t o_stride) {
+void AccumulateBf16(const uint16_t* p, int64_t p_head, int64_t p_slot, const uint16_t* v,
+                    int64_t v_stride, int64_t heads, int64_t slots, int64_t width, float* o,
+                    int64_t o_stride) {
   for (int64_t h = 0; h < heads; ++h) {
     for (int64_t column = 0; column < width; column += kStep) {
       float sums[kStep];
       float* const target = o + h * o_stride + column;
       for (int i = 0; i < kStep; ++i) sums[i] = target[i];
       for (int64_t s = 0; s < slots; s += 2) {
-        const float even = Bf16ToFloat(p[h * p_stride + s]);
-        const float odd = Bf16ToFloat(p[h * p_stride + s + 1]);
+        const float even = Bf16ToFloat(p[h * p_head + s * p_slot]);
+        const float odd = Bf16ToFloat(p[h * p_head + (s + 1) * p_slot]);
         const uint16_t* const row = v + s * v_stride + column;
         for (int i = 0; i < kStep; ++i) {
           sums[i] = __builtin_fmaf(odd, Bf16ToFloat(row[v_stride + i]), sums[i]);
@@ -196,6 +197,18 @@ void AccumulateValues(const uint16_t* p, int64_t p_stride, const uint16_t* v, in
         }
       }
       for (int i = 0; i < kStep; ++i) target[i] = sums[i];
+    }
+  }
+}
+
+void AccumulateF32(const float* p, int64_t p_head, int64_t p_slot, const float* v, int64_t v_stride,
+                   int64_t heads, int64_t slots, int64_t width, float* o, int64_t o_stride) {
+  for (int64_t h = 0; h < heads; ++h) {
+    for (int64_t s = 0; s < slots; ++s) {
+      const float factor = p[h * p_head + s * p_slot];
+      for (int64_t c = 0; c < width; ++c) {
+        o[h * o_stride + c] = __builtin_fmaf(factor, v[s * v_stride + c], o[h * o_stride + c]);
+      }
     }
   }
 }
@@ -210,6 +223,22 @@ void Swiglu(const float* gate, const float* up, int64_t n, float limit, float we
     }
     out[i] = weight * ((g * Sigmoid(g)) * u);
   }
+}
+
+float SwigluBackward(const float* gate, const float* up, int64_t n, float limit, float weight,
+                     const float* grad_out, float* grad_gate, float* grad_up) {
+  float lanes[kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) {
+    const bool gate_clamped = limit > 0 && gate[i] > limit;
+    const bool up_clamped = limit > 0 && __builtin_fabsf(up[i]) > limit;
+    const float g = gate_clamped ? limit : gate[i];
+    const float u = up_clamped ? __builtin_copysignf(limit, up[i]) : up[i];
+    const float s = Sigmoid(g), silu = g * s, grad = grad_out[i];
+    lanes[i % kLanes] = __builtin_fmaf(grad, silu * u, lanes[i % kLanes]);
+    grad_gate[i] = gate_clamped ? 0.0f : weight * grad * u * (s + silu * (1.0f - s));
+    grad_up[i] = up_clamped ? 0.0f : weight * grad * silu;
+  }
+  return FoldLanes(lanes);
 }
 
 // Doubled values of the E2M1 codes.
@@ -288,8 +317,10 @@ constexpr KernelTable kTable = {
     .expand_entry = ExpandEntry,
     .scale_scores = ScaleScores,
     .softmax_numerators = SoftmaxNumerators,
-    .accumulate_values = AccumulateValues,
+    .accumulate_bf16 = AccumulateBf16,
+    .accumulate_f32 = AccumulateF32,
     .swiglu = Swiglu,
+    .swiglu_backward = SwigluBackward,
     .index_scores = IndexScores,
     .spin_bf16 = SpinFloat,
     .spin_int8 = SpinInt8,
