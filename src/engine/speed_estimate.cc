@@ -81,7 +81,7 @@ SpeedEstimate EstimateSpeed(const Config& config, const WeightSizes& sizes, cons
   const auto expert_bytes = static_cast<double>(sizes.expert_bytes);
   const double routed = layers * static_cast<double>(config.num_experts_per_tok) * expert_bytes;
   const double read = reached.decode_read * limits.machine.read_bytes_per_s;
-  const double disk = reached.disk * limits.disk_bytes_per_s;
+  const double disk = limits.disk_bytes_per_s;
   const double compute = reached.prefill_compute * limits.machine.bf16_flops_per_s;
 
   const double dense = DenseBytesPerToken(config);
@@ -89,10 +89,12 @@ SpeedEstimate EstimateSpeed(const Config& config, const WeightSizes& sizes, cons
   estimate.disk_bytes_per_token = miss * routed;
   const bool disk_known = estimate.disk_bytes_per_token == 0 || disk > 0;
   if (read > 0 && disk_known) {
-    double seconds = estimate.memory_bytes_per_token / read;
-    // While experts are on their way, only the next block's attention is computed.
-    if (estimate.disk_bytes_per_token > 0) seconds += estimate.disk_bytes_per_token / disk;
-    estimate.decode_tokens_per_s = 1 / seconds;
+    // Forecasts keep the disk busy while blocks are computed; it rests while the head is.
+    const double all = estimate.memory_bytes_per_token / read;
+    const double head = 2 * static_cast<double>(config.vocab_size * config.hidden_size) / read;
+    const double from_disk =
+        estimate.disk_bytes_per_token > 0 ? estimate.disk_bytes_per_token / disk : 0;
+    estimate.decode_tokens_per_s = 1 / std::max(all, from_disk + head);
   }
 
   if (point.prompt <= 0 || compute <= 0 || !disk_known) return estimate;

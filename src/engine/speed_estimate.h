@@ -38,7 +38,6 @@ struct SpeedEstimate {
 struct ReachedShares {
   double decode_read = 0.85;      ///< of the read bandwidth
   double prefill_compute = 0.60;  ///< of the BF16 peak
-  double disk = 0.90;             ///< of direct reads
 };
 
 /// `official` numerics, one sequence. Rates are 0 where limits are.
