@@ -58,9 +58,9 @@ struct MemoryPlan {
 };
 
 /// Splits the memory: what weights outside of experts, caches and a chunk of activations need comes
-/// first, experts get the rest. Weights stay mapped where all of them fit, or where no memory was
-/// named and none is known to be short. Throws Error(kInvalidArgument) where a memory that was
-/// named is too small, naming the least that would do.
+/// first, experts get the rest. Weights stay mapped where all of them fit or nothing is known of
+/// the memory. Throws Error(kInvalidArgument) where it is too small, naming the least that would
+/// do.
 MemoryPlan PlanMemory(const Config& config, const WeightSizes& sizes, const MemoryRequest& request);
 
 }  // namespace toaster
