@@ -42,8 +42,8 @@ struct FreeTls {
   void operator()(SSL* session) const { SSL_free(session); }
 };
 
-/// A thread per connection that is being answered, made when there is none idle; one that stays
-/// idle ends, so that a rush leaves no threads behind.
+/// A thread per connection that is being answered, made when there is none idle; one that has done
+/// its work while enough others are idle ends, so that a rush leaves no threads behind.
 class ConnectionThreads : public httplib::TaskQueue {
  public:
   /// `queued` is told how many connections have no thread.
@@ -74,16 +74,13 @@ class ConnectionThreads : public httplib::TaskQueue {
   }
 
  private:
-  static constexpr size_t kKept = 8;  ///< threads that stay, idle as they are
-  static constexpr std::chrono::seconds kIdle{5};
+  static constexpr size_t kKept = 8;  ///< idle threads that are enough
 
   void Work(std::list<std::thread>::iterator self) {
     std::unique_lock lock(mutex_);
     for (;;) {
       ++idle_;
-      const auto wanted = [&] { return stopping_ || !tasks_.empty(); };
-      while (!wake_.wait_for(lock, kIdle, wanted) && threads_.size() <= kKept) {
-      }
+      wake_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
       --idle_;
       if (tasks_.empty()) break;
       const std::function<void()> task = std::move(tasks_.front());
@@ -92,6 +89,7 @@ class ConnectionThreads : public httplib::TaskQueue {
       lock.unlock();
       task();
       lock.lock();
+      if (idle_ >= kKept && tasks_.empty()) break;
     }
     if (stopping_) return;
     // A thread can't join itself: the next one that ends does.
