@@ -228,8 +228,9 @@ void HostilityTest::Endure(const Crowd& crowd) {
   files.rlim_cur = files.rlim_max;  // for the server, too, which inherits it
   setrlimit(RLIMIT_NOFILE, &files);
   const size_t streams = crowd.active + crowd.idle;
+  // Those that will run wait, too, until the step that is under way ends.
   test::Served served({"--parallel", std::to_string(crowd.active), "--max-waiting",
-                       std::to_string(crowd.idle), "--max-streams", std::to_string(streams + 8),
+                       std::to_string(streams), "--max-streams", std::to_string(streams + 8),
                        "--max-body-mib", std::to_string(kMaxBody >> 20), "--prefix-cache-mib", "4",
                        "--linger-seconds", "0"});
   ASSERT_NE(served.port(), 0);
