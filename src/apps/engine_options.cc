@@ -90,20 +90,20 @@ std::unique_ptr<RunningModel> StartModel(const EngineOptions& options) {
   LoadedModel loaded = OpenModel(options.model);
   for (const std::string& note : loaded.notes) fmt::print(stderr, "note: {}\n", note);
   const bool in_files = !loaded.checkpoint.ShardPaths().empty();
-  const MemoryPlan plan =
-      PlanMemory(loaded.config, in_files ? SizesOf(loaded) : SizesOf(loaded.config),
-                 {.memory = options.memory,
-                  .available = AvailableMemory(),
-                  .context = options.context,
-                  .sequences = options.sequences,
-                  .prefix_bytes = options.prefix_bytes,
-                  .chunk = options.chunk,
-                  .other_bytes = options.other_bytes,
-                  .in_files = in_files});
+  const WeightSizes sizes = in_files ? SizesOf(loaded) : SizesOf(loaded.config);
+  const MemoryPlan plan = PlanMemory(loaded.config, sizes,
+                                     {.memory = options.memory,
+                                      .available = AvailableMemory(),
+                                      .context = options.context,
+                                      .sequences = options.sequences,
+                                      .prefix_bytes = options.prefix_bytes,
+                                      .chunk = options.chunk,
+                                      .other_bytes = options.other_bytes,
+                                      .in_files = in_files});
   WeightOptions weights;
   if (plan.streams) {
     fmt::print(stderr, "note: {} of {} experts stay in memory, the others are read when needed\n",
-               GroupedText(plan.experts_kept), GroupedText(SizesOf(loaded).experts));
+               GroupedText(plan.experts_kept), GroupedText(sizes.experts));
     const bool show = isatty(STDERR_FILENO) != 0;
     weights.progress = [show](int64_t done, int64_t total) {
       if (show) {
