@@ -37,7 +37,7 @@ bool SpinUntil(const Ready& ready) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : shares_(static_cast<size_t>(std::max(threads, 0))) {
   CHECK(threads >= 1, "{} threads", threads);
   workers_.reserve(static_cast<size_t>(threads - 1));
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { Work(i); });
@@ -64,7 +64,11 @@ void ThreadPool::ParallelFor(int64_t count, int64_t grain,
   body_ = &body;
   count_ = count;
   grain_ = grain;
-  next_ = 0;
+  const auto pieces = static_cast<uint64_t>((count + grain - 1) / grain);
+  CHECK(pieces < uint64_t{1} << 32, "{} pieces", pieces);
+  for (size_t i = 0; i < shares_.size(); ++i) {
+    shares_[i].pieces = (pieces * (i + 1) / shares_.size() << 32) | pieces * i / shares_.size();
+  }
   failure_ = nullptr;
   pending_ = static_cast<int>(workers_.size());
   bool asleep;
@@ -82,15 +86,42 @@ void ThreadPool::ParallelFor(int64_t count, int64_t grain,
   if (failure_) std::rethrow_exception(failure_);
 }
 
+int64_t ThreadPool::TakeFirst(Share& share) {
+  uint64_t pieces = share.pieces;
+  while (pieces >> 32 > (pieces & UINT32_MAX)) {
+    if (share.pieces.compare_exchange_weak(pieces, pieces + 1)) return pieces & UINT32_MAX;
+  }
+  return kNoPiece;
+}
+
+int64_t ThreadPool::TakeLast(Share& share) {
+  uint64_t pieces = share.pieces;
+  while (pieces >> 32 > (pieces & UINT32_MAX)) {
+    const uint64_t without = pieces - (uint64_t{1} << 32);
+    if (share.pieces.compare_exchange_weak(pieces, without)) {
+      return static_cast<int64_t>(without >> 32);
+    }
+  }
+  return kNoPiece;
+}
+
+int64_t ThreadPool::NextPiece(int thread) {
+  const auto own = static_cast<size_t>(thread);
+  int64_t piece = TakeFirst(shares_[own]);
+  for (size_t i = 1; piece == kNoPiece && i < shares_.size(); ++i) {
+    piece = TakeLast(shares_[(own + i) % shares_.size()]);
+  }
+  return piece;
+}
+
 void ThreadPool::RunPieces(int thread) {
   try {
-    for (;;) {
-      const int64_t begin = next_.fetch_add(grain_);
-      if (begin >= count_) return;
+    for (int64_t piece; (piece = NextPiece(thread)) != kNoPiece;) {
+      const int64_t begin = piece * grain_;
       (*body_)(begin, std::min(begin + grain_, count_), thread);
     }
   } catch (...) {
-    next_ = count_;
+    for (Share& share : shares_) share.pieces = 0;
     std::lock_guard lock(mutex_);
     if (!failure_) failure_ = std::current_exception();
   }

@@ -28,14 +28,26 @@ class ThreadPool {
 
   /// Calls body(begin, end, thread) on disjoint pieces of [0, count) that are multiples of `grain`
   /// long (the last one may be shorter); `thread` is in [0, threads()). Returns when all are done.
-  /// Which thread gets which piece varies, so a piece's result must depend on nothing else. An
+  /// A thread goes through a share of neighbouring pieces, so that what it reads ahead it needs
+  /// itself, and then takes pieces from the ends of other threads' shares: which thread gets which
+  /// piece varies, so a piece's result must depend on nothing else. An
   /// exception from `body` is rethrown here after all threads have stopped.
   void ParallelFor(int64_t count, int64_t grain,
                    const std::function<void(int64_t begin, int64_t end, int thread)>& body);
 
  private:
+  /// Pieces that a thread has still before it: [begin, end), as end * 2^32 + begin so that both
+  /// change at once. A cache line of its own.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> pieces{0};
+  };
+  static constexpr int64_t kNoPiece = -1;
+
   void Work(int thread);
   void RunPieces(int thread);
+  int64_t TakeFirst(Share& share);
+  int64_t TakeLast(Share& share);
+  int64_t NextPiece(int thread);
 
   std::vector<std::thread> workers_;
   // A thread that waits spins for a moment, since the next loop usually follows at once, and then
@@ -52,7 +64,7 @@ class ThreadPool {
   const std::function<void(int64_t, int64_t, int)>* body_ = nullptr;
   int64_t count_ = 0;
   int64_t grain_ = 1;
-  std::atomic<int64_t> next_{0};
+  std::vector<Share> shares_;   // by thread
   std::exception_ptr failure_;  // under mutex_
 };
 

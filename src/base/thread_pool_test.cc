@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 namespace toaster {
@@ -24,6 +25,39 @@ TEST(ThreadPoolTest, CoversEveryIndexOnce) {
         for (const auto& hit : hits) EXPECT_EQ(hit, 1);
       }
     }
+  }
+}
+
+TEST(ThreadPoolTest, OthersTakeOverWhatASlowThreadHasBeforeIt) {
+  ThreadPool pool(2);
+  constexpr int64_t kPieces = 64;
+  std::atomic<int64_t> done = 0;
+  pool.ParallelFor(kPieces, 1, [&](int64_t begin, int64_t, int) {
+    if (begin == 0) {  // holds its thread up until all others are done
+      while (done < kPieces - 1) std::this_thread::yield();
+    }
+    ++done;
+  });
+  EXPECT_EQ(done, kPieces);
+}
+
+TEST(ThreadPoolTest, AThreadGoesThroughNeighbours) {
+  ThreadPool pool(2);
+  constexpr int64_t kPieces = 64;
+  std::vector<int64_t> order[2];
+  std::atomic<int> started = 0;
+  pool.ParallelFor(kPieces, 1, [&](int64_t begin, int64_t, int thread) {
+    auto& pieces = order[thread];
+    if (pieces.size() < 2) {  // wait for each other: neither takes over the other's share
+      const int both = 2 * static_cast<int>(pieces.size() + 1);
+      ++started;
+      while (started < both) std::this_thread::yield();
+    }
+    pieces.push_back(begin);
+  });
+  for (const auto& pieces : order) {
+    ASSERT_GE(pieces.size(), 2U);
+    EXPECT_EQ(pieces[1], pieces[0] + 1);
   }
 }
 
