@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <mutex>
 #include <thread>
 
 #include "base/temporary_directory.h"
@@ -101,10 +102,27 @@ TEST(ApiServerTest, EveryProtocolAnswersWholeAndStreamed) {
   EXPECT_EQ(text["choices"][1]["text"], "Hithinkhello");
 }
 
+/// The last prompt that a server's thread was asked to answer.
+class LastPrompt {
+ public:
+  void Set(const std::string& prompt) {
+    const std::lock_guard lock(mutex_);
+    prompt_ = prompt;
+  }
+  std::string Get() const {
+    const std::lock_guard lock(mutex_);
+    return prompt_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::string prompt_;
+};
+
 TEST(ApiServerTest, AnEarlierResponseIsGoneOnFrom) {
-  std::string last_prompt;
+  LastPrompt last_prompt;
   TestServer server([&](const std::string& prompt) {
-    last_prompt = prompt;
+    last_prompt.Set(prompt);
     return "t</think>first answer";
   });
   server.Serve();
@@ -115,17 +133,17 @@ TEST(ApiServerTest, AnEarlierResponseIsGoneOnFrom) {
       "/v1/responses", fmt::format(R"({{"input": "more", "previous_response_id": "{}"}})",
                                    first["id"].get<std::string>()));
   EXPECT_EQ(second.status, 200);
-  EXPECT_THAT(last_prompt, HasSubstr("question"));
-  EXPECT_THAT(last_prompt, HasSubstr("first answer"));
+  EXPECT_THAT(last_prompt.Get(), HasSubstr("question"));
+  EXPECT_THAT(last_prompt.Get(), HasSubstr("first answer"));
   EXPECT_EQ(
       client.Post("/v1/responses", R"({"input": "x", "previous_response_id": "resp_none"})").status,
       404);
 }
 
 TEST(ApiServerTest, TheTurnAfterAToolCallExtendsTheCache) {
-  std::string last_prompt;
+  LastPrompt last_prompt;
   TestServer server([&](const std::string& prompt) {
-    last_prompt = prompt;
+    last_prompt.Set(prompt);
     // Odd blanks, which only a repetition of the sampled bytes keeps.
     return prompt.find("<tool_result>") != std::string::npos
                ? "done</think>It is late."
@@ -152,8 +170,8 @@ TEST(ApiServerTest, TheTurnAfterAToolCallExtendsTheCache) {
       client.Post("/v1/chat/completions", "{\"messages\": " + messages.dump() + ", " + tools + "}")
           .body);
   EXPECT_EQ(second["choices"][0]["message"]["content"], "It is late.");
-  EXPECT_THAT(last_prompt, HasSubstr("<think>need clock</think>"));
-  EXPECT_THAT(last_prompt, HasSubstr("invoke  name=\"clock\""));
+  EXPECT_THAT(last_prompt.Get(), HasSubstr("<think>need clock</think>"));
+  EXPECT_THAT(last_prompt.Get(), HasSubstr("invoke  name=\"clock\""));
   // All of the first prompt and of the reply is found again.
   const int64_t first_tokens = first["usage"]["total_tokens"];
   EXPECT_EQ(second["usage"]["prompt_cache_hit_tokens"], first_tokens - 1) << "but the end token";

@@ -60,13 +60,11 @@ void CpuBackward::PackRows(const float* x, int64_t rows, int64_t inner, int64_t 
   operand.Resize(rows, inner, bf16);
   ForRows(rows, 16, [&](int64_t row) {
     const float* from = x + row * x_stride;
-    uint16_t* words = operand.own_words.data() + row * operand.stride;
-    float* floats = operand.own_floats.data() + row * operand.stride;
-    if (bf16 && quantise) {
-      kernels_.quantize_e4m3(from, inner, words);
-    } else if (bf16) {
-      kernels_.round_bf16(from, inner, words);
+    if (bf16) {
+      const auto round = quantise ? kernels_.quantize_e4m3 : kernels_.round_bf16;
+      round(from, inner, operand.own_words.data() + row * operand.stride);
     } else {
+      float* floats = operand.own_floats.data() + row * operand.stride;
       if (quantise) {
         QuantizeE4m3(from, inner, 128, floats);
       } else {
