@@ -31,7 +31,7 @@ inline __m128 FoldFour(__m256 a, __m256 b, __m256 c, __m256 d) {
 }
 
 inline void Prefetch(const uint8_t* address) {
-  _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T1);
 }
 
 // ---- few tokens, BF16 and E4M3
@@ -69,8 +69,8 @@ void StreamTile(const WeightRows& w, int64_t first, const float* x, float* y, in
     }
   };
   const uint8_t* data = w.data + first * w.row_bytes;
-  // The memory system likes one stream best: what the next rows need is fetched in its own order.
-  const uint8_t* next = data + kRows * w.row_bytes;
+  // The memory system likes one stream best: what later rows need is fetched in its own order.
+  const uint8_t* next = data + RowsAhead(kRows, w.row_bytes) * w.row_bytes;
   __m256i largest = _mm256_setzero_si256();
   int64_t k = 0;
   for (; k + kStep <= w.inner; k += kStep, data += Stream::kBytes) {
@@ -194,7 +194,7 @@ void E2m1Pair(const WeightRows& w, int64_t first, bool second, const float* x, f
   const int64_t row_scales = second ? w.inner / 32 : 0;
   const uint8_t* data = w.data + first * w.row_bytes;
   const uint8_t* scales = w.scales + first * (w.inner / 32);
-  const uint8_t* next = data + 2 * w.row_bytes;
+  const uint8_t* next = data + RowsAhead(2, w.row_bytes) * w.row_bytes;
   for (int64_t k = 0; k < w.inner; k += kStep, data += 16, ++scales) {
     if (k % 64 == 0) Prefetch(next + k);
     const RowPair pair = LoadRowPair(data, row_bytes, scales, row_scales);
@@ -275,7 +275,7 @@ struct FloatTiles {
 
   static void Product(const float* weights, const float* inputs, int64_t tokens, int64_t steps,
                       bool first, bool last, float* sums, int64_t rows, float* y, int64_t y_stride,
-                      RowFetcher& fetcher) {
+                      TileFetcher& fetcher) {
     const auto group = tokens == 3 ? Half<3> : tokens == 2 ? Half<2> : Half<1>;
     const int64_t half_sums = tokens * kGroupRows * 8;
     group(weights, inputs, steps, first, sums, fetcher);
@@ -302,7 +302,7 @@ struct FloatTiles {
  private:
   template <int kTokens>
   static void Half(const float* weights, const float* inputs, int64_t steps, bool first,
-                   float* half_sums, RowFetcher& fetcher) {
+                   float* half_sums, TileFetcher& fetcher) {
     __m256 sums[kTokens][kGroupRows];
 #pragma GCC unroll 3
     for (int t = 0; t < kTokens; ++t) {
@@ -372,6 +372,12 @@ void BlockedProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, in
 constexpr int64_t kFewTokens = 4;
 constexpr int64_t kFewTokensE2m1 = 3;
 
+/// Whether the products of few tokens are the faster ones for BF16 and E4M3: from three tokens on
+/// the inputs have to fit the first-level cache, since each row goes through all of them.
+inline bool AreFew(int64_t tokens, int64_t inner) {
+  return tokens <= 2 || (tokens <= kFewTokens && tokens * inner * 4 <= (32 << 10));
+}
+
 /// Inputs as the few-token products want them, [tokens, padded] in scratch; null if their scales do
 /// not allow it.
 inline const float* SeparateInputs(const WeightRows& w, const uint16_t* x, int64_t x_stride,
@@ -389,7 +395,7 @@ inline const float* SeparateInputs(const WeightRows& w, const uint16_t* x, int64
 
 void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
                 int64_t y_stride, std::byte* scratch) {
-  if (tokens <= kFewTokens) {
+  if (AreFew(tokens, w.inner)) {
     const float* inputs = SeparateInputs(w, x, x_stride, tokens, false, scratch);
     StreamProduct<Bf16Stream>(w, inputs, tokens, y, y_stride);
   } else {
@@ -400,7 +406,7 @@ void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_
 void MatmulE4m3(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
                 int64_t y_stride, std::byte* scratch) {
   const float* inputs =
-      tokens <= kFewTokens ? SeparateInputs(w, x, x_stride, tokens, true, scratch) : nullptr;
+      AreFew(tokens, w.inner) ? SeparateInputs(w, x, x_stride, tokens, true, scratch) : nullptr;
   if (inputs != nullptr) {
     StreamProduct<E4m3Stream>(w, inputs, tokens, y, y_stride);
   } else {

@@ -34,29 +34,52 @@ struct Bf16Cursor {
   void Advance() { data += kBytes; }
 };
 
+/// 32 E2M1 codes times their scale.
+inline __m512i ScaledE2m1(const uint8_t* codes, uint8_t scale) {
+  const __m512i pairs =
+      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+  // The lowest five bits of each word choose an entry; the fifth is noise.
+  const __m512i table = _mm512_load_si512(kScaledE2m1.bits[scale]);
+  return _mm512_permutexvar_epi16(_mm512_or_si512(pairs, _mm512_slli_epi32(pairs, 12)), table);
+}
+
 /// E2M1 weights times their scales.
 struct E2m1Cursor {
-  static constexpr int kVectors = 1;
-  static constexpr int kBytes = 16;
+  static constexpr int kVectors = 4;
+  static constexpr int kBytes = 64;
   const uint8_t* data;
   int64_t row_bytes;
   const uint8_t* scales;
   int64_t row_scales;
+  __m512i order[kVectors];
 
   E2m1Cursor(const WeightRows& w, int64_t first)
       : data(w.data + first * w.row_bytes),
         row_bytes(w.row_bytes),
         scales(w.scales + first * (w.inner / 32)),
-        row_scales(w.inner / 32) {}
-  void Load(int64_t r, __m512i* out) const {
-    const __m512i pairs = _mm512_cvtepu8_epi32(
-        _mm_loadu_si128(reinterpret_cast<const __m128i*>(data + r * row_bytes)));
-    // The lowest five bits of each word choose an entry; the fifth is noise.
-    const __m512i table = _mm512_load_si512(kScaledE2m1.bits[scales[r * row_scales]]);
-    const __m512i index = _mm512_or_si512(pairs, _mm512_slli_epi32(pairs, 12));
-    out[0] = _mm512_permutexvar_epi16(index, table);
+        row_scales(w.inner / 32) {
+    const __m512i quarter =
+        _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x01010101, 0x02020202, 0x03030303));
+    const __m512i lanes = _mm512_setr_epi32(
+        0, 0, 0, 0, 0x04040404, 0x04040404, 0x04040404, 0x04040404, 0x08080808, 0x08080808,
+        0x08080808, 0x08080808, 0x0C0C0C0C, 0x0C0C0C0C, 0x0C0C0C0C, 0x0C0C0C0C);
+    for (int i = 0; i < kVectors; ++i) {
+      order[i] = _mm512_add_epi8(_mm512_add_epi8(quarter, lanes),
+                                 _mm512_set1_epi8(static_cast<char>(16 * i)));
+    }
   }
-  void Advance() { data += kBytes, scales += 1; }
+  void Load(int64_t r, __m512i* out) const {
+    const __m512i codes = _mm512_loadu_si512(data + r * row_bytes);
+    const __m512i shifts = _mm512_set1_epi32(0x00040000);
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; ++i) {
+      const __m512i pairs = _mm512_permutexvar_epi8(order[i], codes);
+      const __m512i index = _mm512_srlv_epi16(pairs, shifts);
+      out[i] = _mm512_permutexvar_epi16(
+          index, _mm512_load_si512(kScaledE2m1.bits[scales[r * row_scales + i]]));
+    }
+  }
+  void Advance() { data += kBytes, scales += kVectors; }
 };
 
 // The magnitudes of E4M3 lie between 2^-9 and 1.75 * 2^8: with the scale bytes between these all of
@@ -147,16 +170,17 @@ struct UnscaledE4m3Cursor {
 };
 
 /// Multiplies an input by the scales of E4M3 weights, so that the codes can be used as they are:
-/// products stay the same numbers. False, and the output unusable, where a scaled weight or input
-/// would leave BF16's normal range. Zeros, denormals (zeros to vdpbf16ps), infinities and NaN stay.
-inline bool ScaleInput(const WeightRows& w, const uint16_t* x, uint16_t* out) {
+/// products stay the same numbers. The output has 32 numbers every `step` numbers. False, and the
+/// output unusable, where a scaled weight or input would leave BF16's normal range. Zeros,
+/// denormals (zeros to vdpbf16ps), infinities and NaN stay.
+inline bool ScaleInput(const WeightRows& w, const uint16_t* x, uint16_t* out, int64_t step) {
   const __m512i exponent_bits = _mm512_set1_epi16(0xFF);
   __mmask32 outside = 0;
   for (int64_t block = 0; block < w.inner / 128; ++block) {
     const int byte = w.scales[block];
     if (byte < kLeastE4m3Scale || byte > kLargestE4m3Scale) return false;
     const __m512i shift = _mm512_set1_epi16(static_cast<int16_t>(byte - 127));
-    for (int64_t k = block * 128; k < block * 128 + 128; k += kStep) {
+    for (int64_t k = block * 128; k < block * 128 + 128; k += kStep, out += step) {
       const __m512i value = _mm512_load_si512(x + k);
       const __m512i exponent = _mm512_and_si512(_mm512_srli_epi16(value, 7), exponent_bits);
       // 1..254, that is: exponent - 1 < 254 without sign.
@@ -164,7 +188,7 @@ inline bool ScaleInput(const WeightRows& w, const uint16_t* x, uint16_t* out) {
       const __mmask32 normal = _mm512_cmplt_epu16_mask(_mm512_sub_epi16(exponent, one), limit);
       const __m512i moved = _mm512_sub_epi16(_mm512_add_epi16(exponent, shift), one);
       outside |= _mm512_mask_cmpge_epu16_mask(normal, moved, limit);
-      _mm512_store_si512(out + k,
+      _mm512_store_si512(out,
                          _mm512_mask_add_epi16(value, normal, value, _mm512_slli_epi16(shift, 7)));
     }
   }
@@ -181,10 +205,14 @@ void ExpandRowwise(const WeightRows& w, int64_t first, int64_t rows, uint16_t* t
     Cursor weights(w, first + r);
     uint16_t* out = tile + r / kGroup * kGroup * padded + r % kGroup * kStep;
     int64_t k = 0;
-    for (; k + kStep <= w.inner; k += kStep, weights.Advance()) {
-      __m512i values;
-      weights.Load(0, &values);
-      _mm512_store_si512(out + k * kGroup, values);
+    constexpr int64_t kAdvance = kStep * Cursor::kVectors;
+    for (; k + kAdvance <= w.inner; k += kAdvance, weights.Advance()) {
+      __m512i values[Cursor::kVectors];
+      weights.Load(0, values);
+#pragma GCC unroll 4
+      for (int i = 0; i < Cursor::kVectors; ++i) {
+        _mm512_store_si512(out + (k + i * kStep) * kGroup, values[i]);
+      }
     }
     if constexpr (std::is_same_v<Cursor, Bf16Cursor>) {
       if (k < w.inner) {

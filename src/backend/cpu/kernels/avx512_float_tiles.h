@@ -37,7 +37,7 @@ struct FusedTiles {
 
   static void Product(const float* weights, const float* inputs, int64_t tokens, int64_t steps,
                       bool first, bool last, float* sums, int64_t rows, float* y, int64_t y_stride,
-                      RowFetcher& fetcher) {
+                      TileFetcher& fetcher) {
     switch (tokens) {
       case 1:
         return Group<1>(weights, inputs, steps, first, last, sums, rows, y, y_stride, fetcher);
@@ -58,7 +58,7 @@ struct FusedTiles {
   template <int kTokens>
   static void Group(const float* weights, const float* inputs, int64_t steps, bool first, bool last,
                     float* group_sums, int64_t rows, float* y, int64_t y_stride,
-                    RowFetcher& fetcher) {
+                    TileFetcher& fetcher) {
     __m512 sums[kTokens][kGroupRows];
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {

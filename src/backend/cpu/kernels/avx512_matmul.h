@@ -12,6 +12,7 @@
 #include "backend/cpu/kernels/avx512_expand.h"
 #include "backend/cpu/kernels/avx512_vector.h"
 #include "backend/cpu/kernels/even_groups.h"
+#include "backend/cpu/kernels/fetch_ahead.h"
 #include "backend/cpu/kernels/kernels.h"
 
 namespace toaster::kernels::avx512 {
@@ -71,8 +72,9 @@ void StoreSums(const __m512 (&sums)[kTokens][kRows], int64_t rows, float* y, int
 
 // ---- few tokens
 
+/// Rows `first` to `first + kRows` with `inputs` [step, token, 32].
 template <typename Cursor, int kRows, int kTokens>
-void StreamTile(const WeightRows& w, int64_t first, const uint16_t* x, int64_t x_stride, float* y,
+void StreamTile(const WeightRows& w, int64_t first, const uint16_t* inputs, float* y,
                 int64_t y_stride) {
   constexpr int kAdvance = kStep * Cursor::kVectors;
   __m512 sums[kTokens][kRows];
@@ -82,37 +84,38 @@ void StreamTile(const WeightRows& w, int64_t first, const uint16_t* x, int64_t x
     for (int r = 0; r < kRows; ++r) sums[t][r] = _mm512_setzero_ps();
   }
   Cursor weights(w, first);
-  const uint16_t* const end = x + w.inner;
-  // The memory system likes one stream best: what the next rows need is fetched in its own order.
-  const char* next = reinterpret_cast<const char*>(w.data + (first + kRows) * w.row_bytes);
-  for (; x + kAdvance <= end; x += kAdvance, weights.Advance()) {
+  // The memory system likes one stream best: what later rows need is fetched in its own order.
+  const int64_t later = first + RowsAhead(kRows, w.row_bytes);
+  const char* next = reinterpret_cast<const char*>(w.data + later * w.row_bytes);
+  int64_t k = 0;
+  for (; k + kAdvance <= w.inner; k += kAdvance, inputs += kAdvance * kTokens, weights.Advance()) {
 #pragma GCC unroll 8
     for (int i = 0; i < kRows * Cursor::kBytes / 64; ++i) {
-      _mm_prefetch(next + 64 * i, _MM_HINT_T0);
+      _mm_prefetch(next + 64 * i, _MM_HINT_T1);
     }
     next += kRows * Cursor::kBytes;
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       __m512i values[Cursor::kVectors];
       weights.Load(r, values);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int i = 0; i < Cursor::kVectors; ++i) {
 #pragma GCC unroll 8
         for (int t = 0; t < kTokens; ++t) {
-          sums[t][r] =
-              AddProducts(sums[t][r], values[i], _mm512_load_si512(x + t * x_stride + kStep * i));
+          sums[t][r] = AddProducts(sums[t][r], values[i],
+                                   _mm512_load_si512(inputs + (i * kTokens + t) * kStep));
         }
       }
     }
   }
   if constexpr (std::is_same_v<Cursor, Bf16Cursor>) {
-    if (x < end) {
+    if (k < w.inner) {
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        const __m512i values = weights.LoadLast(r, FirstWords(end - x));
+        const __m512i values = weights.LoadLast(r, FirstWords(w.inner - k));
 #pragma GCC unroll 8
         for (int t = 0; t < kTokens; ++t) {
-          sums[t][r] = AddProducts(sums[t][r], values, _mm512_load_si512(x + t * x_stride));
+          sums[t][r] = AddProducts(sums[t][r], values, _mm512_load_si512(inputs + t * kStep));
         }
       }
     }
@@ -121,53 +124,73 @@ void StreamTile(const WeightRows& w, int64_t first, const uint16_t* x, int64_t x
 }
 
 template <typename Cursor, int kTokens>
-void StreamProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, float* y,
-                   int64_t y_stride) {
-  constexpr int kRows = kTokens <= 6 ? 4 : 2;
+void StreamProduct(const WeightRows& w, const uint16_t* inputs, float* y, int64_t y_stride) {
+  constexpr int kRows = kTokens <= 6 ? 4 : 3;
   int64_t r = 0;
   for (; r + kRows <= w.rows; r += kRows) {
-    StreamTile<Cursor, kRows, kTokens>(w, r, x, x_stride, y + r, y_stride);
+    StreamTile<Cursor, kRows, kTokens>(w, r, inputs, y + r, y_stride);
   }
-  for (; r < w.rows; ++r) {
-    StreamTile<Cursor, 1, kTokens>(w, r, x, x_stride, y + r, y_stride);
-  }
+  for (; r < w.rows; ++r) StreamTile<Cursor, 1, kTokens>(w, r, inputs, y + r, y_stride);
 }
 
 constexpr int64_t kFewTokens = 8;
 
+/// `inputs` are [step, token, 32].
 template <typename Cursor>
-void StreamProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
-                   float* y, int64_t y_stride) {
+void StreamProduct(const WeightRows& w, const uint16_t* inputs, int64_t tokens, float* y,
+                   int64_t y_stride) {
   switch (tokens) {
     case 1:
-      return StreamProduct<Cursor, 1>(w, x, x_stride, y, y_stride);
+      return StreamProduct<Cursor, 1>(w, inputs, y, y_stride);
     case 2:
-      return StreamProduct<Cursor, 2>(w, x, x_stride, y, y_stride);
+      return StreamProduct<Cursor, 2>(w, inputs, y, y_stride);
     case 3:
-      return StreamProduct<Cursor, 3>(w, x, x_stride, y, y_stride);
+      return StreamProduct<Cursor, 3>(w, inputs, y, y_stride);
     case 4:
-      return StreamProduct<Cursor, 4>(w, x, x_stride, y, y_stride);
+      return StreamProduct<Cursor, 4>(w, inputs, y, y_stride);
     case 5:
-      return StreamProduct<Cursor, 5>(w, x, x_stride, y, y_stride);
+      return StreamProduct<Cursor, 5>(w, inputs, y, y_stride);
     case 6:
-      return StreamProduct<Cursor, 6>(w, x, x_stride, y, y_stride);
+      return StreamProduct<Cursor, 6>(w, inputs, y, y_stride);
     case 7:
-      return StreamProduct<Cursor, 7>(w, x, x_stride, y, y_stride);
+      return StreamProduct<Cursor, 7>(w, inputs, y, y_stride);
     default:
-      return StreamProduct<Cursor, 8>(w, x, x_stride, y, y_stride);
+      return StreamProduct<Cursor, 8>(w, inputs, y, y_stride);
   }
+}
+
+/// Inputs of so many tokens, 32 a step, as [step, token, 32].
+inline void InterleaveInputs(const uint16_t* x, int64_t x_stride, int64_t tokens, int64_t steps,
+                             uint16_t* out) {
+  for (int64_t step = 0; step < steps; ++step) {
+    for (int64_t t = 0; t < tokens; ++t, out += kStep) {
+      _mm512_store_si512(out, _mm512_load_si512(x + t * x_stride + step * kStep));
+    }
+  }
+}
+
+/// The same of the inputs of a product, in scratch or, if there is one token, where they are.
+inline const uint16_t* Interleaved(const WeightRows& w, const uint16_t* x, int64_t x_stride,
+                                   int64_t tokens, std::byte* scratch) {
+  if (tokens == 1) return x;
+  auto* inputs = reinterpret_cast<uint16_t*>(scratch);
+  InterleaveInputs(x, x_stride, tokens, RoundUp(w.inner, kStep) / kStep, inputs);
+  return inputs;
 }
 
 // ---- many tokens
 
 constexpr int kGroupRows = 4;
 constexpr int kGroupTokens = 6;
+constexpr int64_t kTokensOfSmallTiles = 64;
+constexpr int64_t kSmallTileRows = 8;
 
 /// One group of expanded rows [steps, 4, 32] with kTokens tokens. Meanwhile fetches the row at
-/// `next` into the second-level cache.
-template <int kTokens>
+/// `next` into the second-level cache, and what `fetcher` is to fetch.
+template <int kTokens, typename Fetcher>
 void GroupProduct(const uint16_t* weights, int64_t rows, const uint16_t* x, int64_t x_stride,
-                  int64_t padded, const uint16_t* next, float* y, int64_t y_stride) {
+                  int64_t padded, const uint16_t* next, Fetcher& fetcher, float* y,
+                  int64_t y_stride) {
   __m512 sums[kTokens][kGroupRows];
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) {
@@ -176,6 +199,7 @@ void GroupProduct(const uint16_t* weights, int64_t rows, const uint16_t* x, int6
   }
   for (int64_t k = 0; k < padded; k += kStep) {
     _mm_prefetch(reinterpret_cast<const char*>(next + k), _MM_HINT_T1);
+    fetcher.Step();
     __m512i row[kGroupRows];
 #pragma GCC unroll 8
     for (int r = 0; r < kGroupRows; ++r) {
@@ -191,22 +215,23 @@ void GroupProduct(const uint16_t* weights, int64_t rows, const uint16_t* x, int6
   StoreSums<kGroupRows, kTokens>(sums, rows, y, y_stride);
 }
 
+template <typename Fetcher>
 void GroupProduct(const uint16_t* weights, int64_t rows, const uint16_t* x, int64_t x_stride,
-                  int64_t padded, int64_t tokens, const uint16_t* next, float* y,
+                  int64_t padded, int64_t tokens, const uint16_t* next, Fetcher& fetcher, float* y,
                   int64_t y_stride) {
   switch (tokens) {
     case 1:
-      return GroupProduct<1>(weights, rows, x, x_stride, padded, next, y, y_stride);
+      return GroupProduct<1>(weights, rows, x, x_stride, padded, next, fetcher, y, y_stride);
     case 2:
-      return GroupProduct<2>(weights, rows, x, x_stride, padded, next, y, y_stride);
+      return GroupProduct<2>(weights, rows, x, x_stride, padded, next, fetcher, y, y_stride);
     case 3:
-      return GroupProduct<3>(weights, rows, x, x_stride, padded, next, y, y_stride);
+      return GroupProduct<3>(weights, rows, x, x_stride, padded, next, fetcher, y, y_stride);
     case 4:
-      return GroupProduct<4>(weights, rows, x, x_stride, padded, next, y, y_stride);
+      return GroupProduct<4>(weights, rows, x, x_stride, padded, next, fetcher, y, y_stride);
     case 5:
-      return GroupProduct<5>(weights, rows, x, x_stride, padded, next, y, y_stride);
+      return GroupProduct<5>(weights, rows, x, x_stride, padded, next, fetcher, y, y_stride);
     default:
-      return GroupProduct<6>(weights, rows, x, x_stride, padded, next, y, y_stride);
+      return GroupProduct<6>(weights, rows, x, x_stride, padded, next, fetcher, y, y_stride);
   }
 }
 
@@ -214,12 +239,21 @@ template <typename Expand>
 void BlockedProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
                     float* y, int64_t y_stride, std::byte* scratch, Expand expand) {
   const int64_t padded = RoundUp(w.inner, kStep);
-  const int64_t tile_rows = MatmulTileRows(w.rows, padded * 2);
+  // A tile serves all tokens before the next one is expanded. A large one spares the inputs of many
+  // tokens ways from the third-level cache; those of fewer stay in the second level, and it is the
+  // weights that have to be fetched ahead.
+  const bool small_tiles = tokens <= kTokensOfSmallTiles;
+  const int64_t tile_rows = small_tiles ? kSmallTileRows : MatmulTileRows(w.rows, padded * 2);
   auto* tile = reinterpret_cast<uint16_t*>(scratch);
   const EvenGroups groups(tokens, kGroupTokens);
   for (int64_t first = 0; first < w.rows; first += tile_rows) {
     const int64_t rows = Least(w.rows - first, tile_rows);
     expand(w, first, rows, tile);
+    const int64_t next_tile = first + rows, row_groups = (rows + kGroupRows - 1) / kGroupRows;
+    RowFetcher<kSecondLevel> fetcher(w.data + next_tile * w.row_bytes, w.row_bytes,
+                                     Least(w.rows - next_tile, tile_rows), w.row_bytes,
+                                     groups.groups * row_groups * (padded / kStep));
+    NoFetcher no_fetcher;
     int64_t t = 0;
     for (int64_t g = 0; g < groups.groups; t += groups.Size(g++)) {
       const int64_t count = groups.Size(g);
@@ -227,9 +261,16 @@ void BlockedProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, in
         // Each group of rows brings one of the next tokens nearer.
         const int64_t next = t + count + r / kGroupRows;
         const bool wanted = r / kGroupRows < kGroupTokens && next < tokens;
-        GroupProduct(tile + r * padded, Least(rows - r, kGroupRows), x + t * x_stride, x_stride,
-                     padded, count, x + (wanted ? next : t) * x_stride,
-                     y + t * y_stride + first + r, y_stride);
+        const auto multiply = [&](auto& meanwhile) {
+          GroupProduct(tile + r * padded, Least(rows - r, kGroupRows), x + t * x_stride, x_stride,
+                       padded, count, x + (wanted ? next : t) * x_stride, meanwhile,
+                       y + t * y_stride + first + r, y_stride);
+        };
+        if (small_tiles) {
+          multiply(fetcher);
+        } else {
+          multiply(no_fetcher);
+        }
       }
     }
   }
@@ -240,7 +281,7 @@ void BlockedProduct(const WeightRows& w, const uint16_t* x, int64_t x_stride, in
 void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
                 int64_t y_stride, std::byte* scratch) {
   if (tokens <= kFewTokens) {
-    StreamProduct<Bf16Cursor>(w, x, x_stride, tokens, y, y_stride);
+    StreamProduct<Bf16Cursor>(w, Interleaved(w, x, x_stride, tokens, scratch), tokens, y, y_stride);
   } else {
     BlockedProduct(w, x, x_stride, tokens, y, y_stride, scratch,
                    ExpandRowwise<kGroupRows, Bf16Cursor>);
@@ -250,7 +291,7 @@ void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_
 [[maybe_unused]] void MatmulE2m1(const WeightRows& w, const uint16_t* x, int64_t x_stride,
                                  int64_t tokens, float* y, int64_t y_stride, std::byte* scratch) {
   if (tokens <= kFewTokens) {
-    StreamProduct<E2m1Cursor>(w, x, x_stride, tokens, y, y_stride);
+    StreamProduct<E2m1Cursor>(w, Interleaved(w, x, x_stride, tokens, scratch), tokens, y, y_stride);
   } else {
     BlockedProduct(w, x, x_stride, tokens, y, y_stride, scratch,
                    ExpandRowwise<kGroupRows, E2m1Cursor>);
@@ -262,10 +303,10 @@ void MatmulE4m3(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_
   bool scaled = tokens <= kFewTokens;
   auto* inputs = reinterpret_cast<uint16_t*>(scratch);
   for (int64_t t = 0; scaled && t < tokens; ++t) {
-    scaled = ScaleInput(w, x + t * x_stride, inputs + t * w.inner);
+    scaled = ScaleInput(w, x + t * x_stride, inputs + t * kStep, tokens * kStep);
   }
   if (scaled) {
-    StreamProduct<UnscaledE4m3Cursor>(w, inputs, w.inner, tokens, y, y_stride);
+    StreamProduct<UnscaledE4m3Cursor>(w, inputs, tokens, y, y_stride);
   } else {
     BlockedProduct(w, x, x_stride, tokens, y, y_stride, scratch, ExpandE4m3<kGroupRows>);
   }

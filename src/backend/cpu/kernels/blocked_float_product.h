@@ -13,36 +13,14 @@
 #include <cstdint>
 
 #include "backend/cpu/kernels/even_groups.h"
+#include "backend/cpu/kernels/fetch_ahead.h"
 #include "backend/cpu/kernels/kernels.h"
 
 namespace toaster::kernels {
 
 namespace {
 
-/// Brings rows of a matrix nearer, a few cache lines at every step of the work on others: all at
-/// once they would wait for each other, and the work for them.
-class RowFetcher {
- public:
-  /// `bytes` of `rows` rows from `first` on, to be there after `steps` steps.
-  RowFetcher(const uint8_t* first, int64_t row_bytes, int64_t rows, int64_t bytes, int64_t steps)
-      : row_(first),
-        row_bytes_(row_bytes),
-        rows_(rows),
-        bytes_(bytes),
-        lines_per_step_((rows * ((bytes + 63) / 64) + steps - 1) / steps) {}
-  void Step() {
-    for (int64_t i = 0; i < lines_per_step_ && rows_ > 0; ++i) {
-      __builtin_prefetch(row_ + offset_);
-      offset_ += 64;
-      if (offset_ >= bytes_) offset_ = 0, row_ += row_bytes_, --rows_;
-    }
-  }
-
- private:
-  const uint8_t* row_;
-  int64_t row_bytes_, rows_, bytes_, lines_per_step_;
-  int64_t offset_ = 0;
-};
+using TileFetcher = RowFetcher<kFirstLevel>;
 
 /// `Tiles` has
 ///   kGroupRows, kGroupTokens: the largest group of sums;
@@ -90,7 +68,7 @@ void BlockedFloatProduct(const WeightRows& w, const uint16_t* x, int64_t x_strid
           const int64_t next_k = more_rows ? k : k + block;
           const int64_t next_inputs =
               padded - next_k < kFloatBlock ? w.inner - next_k : kFloatBlock;
-          RowFetcher fetcher(
+          TileFetcher fetcher(
               w.data + next_row * w.row_bytes + next_k * Weights::kBits / 8, w.row_bytes,
               !more                                ? 0
               : bottom - next_row < kFloatTileRows ? bottom - next_row
