@@ -267,7 +267,7 @@ double CpuBackward::CrossEntropy(const Tensor& x, const Matrix& head,
       float* row = logits_.Row(i);
       const float maximum = *std::max_element(row, row + vocabulary);
       const float logit = row[target];
-      uint16_t* numerators = probabilities_.own_words.data() + i * stride;
+      uint16_t* numerators = official() ? probabilities_.own_words.data() + i * stride : nullptr;
       const double total = Softmax(row, vocabulary, maximum, numerators);
       const auto rest = static_cast<float>(static_cast<double>(Exp(logit - maximum)) - total);
       if (official()) {
