@@ -30,8 +30,8 @@ class ThreadPool {
   /// long (the last one may be shorter); `thread` is in [0, threads()). Returns when all are done.
   /// A thread goes through a share of neighbouring pieces, so that what it reads ahead it needs
   /// itself, and then takes pieces from the ends of other threads' shares: which thread gets which
-  /// piece varies, so a piece's result must depend on nothing else. An
-  /// exception from `body` is rethrown here after all threads have stopped.
+  /// piece varies, so a piece's result must depend on nothing else. An exception from `body` is
+  /// rethrown here after all threads have stopped.
   void ParallelFor(int64_t count, int64_t grain,
                    const std::function<void(int64_t begin, int64_t end, int thread)>& body);
 
@@ -45,8 +45,9 @@ class ThreadPool {
 
   void Work(int thread);
   void RunPieces(int thread);
-  int64_t TakeFirst(Share& share);
-  int64_t TakeLast(Share& share);
+  // Each gives a piece's number, or kNoPiece.
+  static int64_t TakeFirst(Share& share);
+  static int64_t TakeLast(Share& share);
   int64_t NextPiece(int thread);
 
   std::vector<std::thread> workers_;

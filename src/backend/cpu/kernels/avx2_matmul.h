@@ -483,7 +483,7 @@ void FloatProduct(const WeightRows& w, const float* x, int64_t x_stride, float* 
 }
 
 void MatmulF32(const WeightRows& w, const float* x, int64_t x_stride, int64_t tokens, float* y,
-               int64_t y_stride, std::byte* scratch) {
+               int64_t y_stride, std::byte* /*scratch*/) {
   int64_t t = 0;
   for (; t + 3 <= tokens; t += 3) {
     FloatProduct<2, 3>(w, x + t * x_stride, x_stride, y + t * y_stride, y_stride);

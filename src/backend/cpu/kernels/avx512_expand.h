@@ -34,15 +34,6 @@ struct Bf16Cursor {
   void Advance() { data += kBytes; }
 };
 
-/// 32 E2M1 codes times their scale.
-inline __m512i ScaledE2m1(const uint8_t* codes, uint8_t scale) {
-  const __m512i pairs =
-      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
-  // The lowest five bits of each word choose an entry; the fifth is noise.
-  const __m512i table = _mm512_load_si512(kScaledE2m1.bits[scale]);
-  return _mm512_permutexvar_epi16(_mm512_or_si512(pairs, _mm512_slli_epi32(pairs, 12)), table);
-}
-
 /// E2M1 weights times their scales.
 struct E2m1Cursor {
   static constexpr int kVectors = 4;
@@ -51,7 +42,7 @@ struct E2m1Cursor {
   int64_t row_bytes;
   const uint8_t* scales;
   int64_t row_scales;
-  __m512i order[kVectors];
+  __m512i order[kVectors];  ///< each byte of a quarter of the codes four times, for vpermb
 
   E2m1Cursor(const WeightRows& w, int64_t first)
       : data(w.data + first * w.row_bytes),
@@ -70,7 +61,9 @@ struct E2m1Cursor {
   }
   void Load(int64_t r, __m512i* out) const {
     const __m512i codes = _mm512_loadu_si512(data + r * row_bytes);
-    const __m512i shifts = _mm512_set1_epi32(0x00040000);
+    // A word's lowest five bits choose an entry, the fifth is noise: each second word is shifted by
+    // four to have the high nibble there.
+    const __m512i shifts = _mm512_set1_epi32(4 << 16);
 #pragma GCC unroll 4
     for (int i = 0; i < kVectors; ++i) {
       const __m512i pairs = _mm512_permutexvar_epi8(order[i], codes);
