@@ -1,10 +1,13 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <exception>
+#include <new>
 
 #include "apps/commands.h"
-#include "base/error.h"
 
-int main(int argc, char** argv) {
+namespace {
+
+int Run(int argc, char** argv) {
   CLI::App app("Toaster runs DeepSeek V4 models on the machine you have.", "toaster");
   app.require_subcommand(1);
   int exit_code = 0;
@@ -32,9 +35,19 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error);
-  } catch (const toaster::Error& error) {
-    std::fprintf(stderr, "toaster: %s\n", error.what());
-    return 1;
   }
   return exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return Run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "toaster: out of memory\n");
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "toaster: %s\n", error.what());
+  }
+  return 1;
 }

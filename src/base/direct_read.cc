@@ -92,18 +92,18 @@ DirectReadMethod DirectReader::method() const {
 
 bool DirectReader::direct(int file) const { return direct_[static_cast<size_t>(file)]; }
 
-int64_t DirectReader::Start(std::vector<Range> ranges, bool urgent, Done done) {
-  return queue_->Start(std::move(ranges), urgent, std::move(done));
+int64_t DirectReader::Start(const std::vector<Range>& ranges, bool urgent, Done done) {
+  return queue_->Start(ranges, urgent, std::move(done));
 }
 
 void DirectReader::Hurry(int64_t job) { queue_->Hurry(job); }
 
 bool DirectReader::Cancel(int64_t job) { return queue_->Cancel(job); }
 
-void DirectReader::Read(std::vector<Range> ranges) {
+void DirectReader::Read(const std::vector<Range>& ranges) {
   std::promise<void> promise;
   std::future<void> future = promise.get_future();
-  Start(std::move(ranges), true, [&promise](const std::exception_ptr& failure) {
+  Start(ranges, true, [&promise](const std::exception_ptr& failure) {
     failure ? promise.set_exception(failure) : promise.set_value();
   });
   future.get();

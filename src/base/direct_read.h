@@ -72,7 +72,7 @@ class DirectReader {
 
   /// Begins to read some ranges; urgent jobs go before the others, each kind in the order of their
   /// coming. Returns a number for Hurry() and Cancel().
-  int64_t Start(std::vector<Range> ranges, bool urgent, Done done);
+  int64_t Start(const std::vector<Range>& ranges, bool urgent, Done done);
   /// Makes a job urgent that is not. Nothing if it is over.
   void Hurry(int64_t job);
   /// Drops what is not yet in flight. True if that was everything: then `done` is never called, and
@@ -80,7 +80,7 @@ class DirectReader {
   bool Cancel(int64_t job);
 
   /// Reads and waits. Throws what Done would be told.
-  void Read(std::vector<Range> ranges);
+  void Read(const std::vector<Range>& ranges);
 
   DirectReadFigures figures() const;
 

@@ -32,7 +32,7 @@ std::list<std::shared_ptr<DirectReadQueue::Job>>& DirectReadQueue::ListOf(const 
   return job.urgent ? urgent_ : other_;
 }
 
-int64_t DirectReadQueue::Start(std::vector<DirectReader::Range> ranges, bool urgent,
+int64_t DirectReadQueue::Start(const std::vector<DirectReader::Range>& ranges, bool urgent,
                                DirectReader::Done done) {
   auto job = std::make_shared<Job>();
   job->urgent = urgent;

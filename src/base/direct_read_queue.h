@@ -35,7 +35,8 @@ class DirectReadQueue {
                   std::function<void()> work);
   ~DirectReadQueue();
 
-  int64_t Start(std::vector<DirectReader::Range> ranges, bool urgent, DirectReader::Done done);
+  int64_t Start(const std::vector<DirectReader::Range>& ranges, bool urgent,
+                DirectReader::Done done);
   void Hurry(int64_t number);
   bool Cancel(int64_t number);
 

@@ -28,7 +28,7 @@ std::optional<int64_t> ParseBytes(std::string_view text) {
   if (!unit.empty() && unit != "b") {
     const size_t power = std::string_view("kmgt").find(unit[0]);
     const std::string rest = unit.substr(1);
-    if (power == std::string_view::npos || (rest != "" && rest != "b" && rest != "ib"))
+    if (power == std::string_view::npos || (!rest.empty() && rest != "b" && rest != "ib"))
       return std::nullopt;
     factor = std::pow(rest == "ib" ? 1024.0 : 1000.0, static_cast<double>(power + 1));
   }

@@ -276,7 +276,7 @@ std::string PythonFloat(double value) {
   if (count <= exponent + 1)
     return fmt::format("{}{}{}.0", sign, digits,
                        std::string(static_cast<size_t>(exponent + 1 - count), '0'));
-  const auto whole = static_cast<size_t>(exponent + 1);
+  const size_t whole = static_cast<size_t>(exponent) + 1;
   return fmt::format("{}{}.{}", sign, digits.substr(0, whole), digits.substr(whole));
 }
 

@@ -469,7 +469,7 @@ void Engine::Sample(Sequence& sequence, std::span<const float> logits) {
 }
 
 // The step left its caches between two layers, and any of its sequences may be why.
-void Engine::RecoverFrom(const StepPlan& plan, std::exception_ptr failure) {
+void Engine::RecoverFrom(const StepPlan& plan, const std::exception_ptr& failure) {
   bool damage = false;  // nobody's fault: what was on disk is computed again
   try {
     std::rethrow_exception(failure);

@@ -150,7 +150,7 @@ class Engine {
   int64_t StepTokens(const Sequence& sequence, int64_t planned) const;
   void Advance(Sequence& sequence, int64_t tokens);
   void Sample(Sequence& sequence, std::span<const float> logits);
-  void RecoverFrom(const StepPlan& plan, std::exception_ptr failure);
+  void RecoverFrom(const StepPlan& plan, const std::exception_ptr& failure);
   void Finish(Sequence& sequence, EngineEnd end);
   void Publish();
 

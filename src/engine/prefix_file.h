@@ -21,7 +21,7 @@ namespace toaster {
 struct PrefixKey {
   uint64_t low = 0, high = 0;
   bool operator==(const PrefixKey&) const = default;
-  auto operator<=>(const PrefixKey&) const = default;
+  auto operator<=>(const PrefixKey&) const = default;  // NOLINT(modernize-use-nullptr)
   /// 32 hexadecimal digits.
   std::string Hex() const;
 };

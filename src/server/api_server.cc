@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <ctime>
 
 #include "base/memory_use.h"
@@ -57,7 +58,15 @@ struct ApiServer::Answer {
   Answer& operator=(const Answer&) = delete;
   ~Answer() {
     --server.streams_;
-    if (!run) return;
+    try {
+      if (run) Account();
+    } catch (...) {  // the answer itself is out
+      std::fputs("toaster: an answer is missing in the figures\n", stderr);
+    }
+  }
+
+  /// Writes down what the answer took.
+  void Account() const {
     const RequestFigures figures = run->Figures(ended);
     server.metrics_.AddRequest(figures);
     if (!key_name.empty())

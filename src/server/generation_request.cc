@@ -98,7 +98,7 @@ std::optional<bool> ReadThinking(const RequestFields& fields) {
 }
 
 std::string ReadUserId(const RequestFields& fields, std::string_view key) {
-  const std::string user = fields.String(key).value_or("");
+  std::string user = fields.String(key).value_or("");
   const bool good = std::all_of(user.begin(), user.end(), [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
            c == '-';

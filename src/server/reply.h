@@ -51,7 +51,7 @@ struct Usage {
 };
 
 /// Everything a request came to.
-struct Outcome {
+struct Outcome {               // NOLINT(bugprone-exception-escape): moving JSON throws nothing
   std::vector<Reply> replies;  ///< one per choice
   Usage usage;
   OrderedJson ledger;  ///< the vendor field; null: none

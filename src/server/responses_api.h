@@ -11,7 +11,7 @@
 namespace toaster {
 
 /// What POST /v1/responses asks for beyond the generation.
-struct ResponsesRequest {
+struct ResponsesRequest {  // NOLINT(bugprone-exception-escape): moving JSON throws nothing
   GenerationRequest generation;
   bool store = true;  ///< keep it for previous_response_id
   /// The conversation as later turns go on from it: without the instructions, which do not carry

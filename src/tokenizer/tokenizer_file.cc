@@ -149,7 +149,8 @@ class Reader {
       Unsupported(fmt::format("model.dropout is {}", Show(dropout)));
     for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       const json& value = Field(model, name);
-      if (!value.is_null() && value != "")
+      if (!value.is_null() &&
+          value != "")  // NOLINT(readability-container-size-empty): JSON's means another thing
         Unsupported(fmt::format("model.{} is {}", name, Show(value)));
     }
     RequireFlag(model, "byte_fallback", false, /*absent=*/false, "model");
@@ -225,7 +226,7 @@ class Reader {
       // What is not written in the byte alphabet can't come out of merges: it stands for itself.
       std::optional<std::string> bytes = alphabet.Decode(text);
       if (bytes && bytes->size() == 1) file_.byte_tokens[static_cast<uint8_t>((*bytes)[0])] = id;
-      if (!Store(id, bytes ? std::move(*bytes) : text))
+      if (!Store(id, bytes ? *bytes : text))
         refuse(fmt::format("has id {}, which another token has, too", id));
     }
     for (size_t byte = 0; byte < file_.byte_tokens.size(); ++byte) {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <numbers>
 
+#include "base/check.h"
 #include "base/random.h"
 
 namespace toaster {
@@ -32,6 +33,7 @@ float Normal(uint64_t seed, uint64_t counter, uint64_t tensor) {
 // Experts without repetition: the first numbers of a random permutation of all.
 void FillTable(std::span<uint8_t> table, int64_t tokens, int64_t chosen, int64_t experts,
                uint64_t seed, uint64_t block) {
+  CHECK(chosen <= experts, "{} of {}", chosen, experts);
   std::vector<int64_t> order(static_cast<size_t>(experts));
   for (int64_t token = 0; token < tokens; ++token) {
     for (int64_t e = 0; e < experts; ++e) order[static_cast<size_t>(e)] = e;

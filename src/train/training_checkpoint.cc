@@ -116,6 +116,7 @@ void SaveTrainingCheckpoint(const fs::path& folder, const std::string& identity,
   std::vector<uint8_t> digest(hex.begin(), hex.end());
   stretches.push_back({"digest", StoredType::kU8, digest});
   std::vector<PlannedTensor> tensors;
+  tensors.reserve(stretches.size());
   for (const Stretch& stretch : stretches) {
     tensors.push_back(
         {stretch.name,
