@@ -96,7 +96,7 @@ std::vector<fs::path> HuggingFaceCaches() {
 
 fs::path FindModel(const std::string& model) {
   std::error_code ignored;
-  const fs::path path(model);
+  fs::path path(model);
   if (fs::is_directory(path, ignored)) return path;
   if (fs::exists(path, ignored)) {
     if (path.extension() == ".safetensors" || path.extension() == ".json") {

@@ -32,7 +32,7 @@ std::string Escape(std::string_view text) {
 
 }  // namespace
 
-Metrics::Metrics(std::string model)
+Metrics::Metrics(const std::string& model)
     : model_(Escape(model)),
       first_token_(kLongTimes),
       token_gap_(kShortTimes),

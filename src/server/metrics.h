@@ -28,7 +28,7 @@ struct GaugeFigures {
 /// the figure, under toaster_ otherwise. Any thread.
 class Metrics {
  public:
-  explicit Metrics(std::string model);
+  explicit Metrics(const std::string& model);
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 

@@ -132,7 +132,7 @@ void RequestFields::Refuse(std::string_view key, std::string_view why,
 JsonValue ParseRequestBody(std::string_view body) {
   try {
     JsonValue value = ParsePythonJson(body, "the request body");
-    RequestFields{value};
+    const RequestFields checked{value};  // refuses what is not an object
     return value;
   } catch (const ApiError&) {
     throw;

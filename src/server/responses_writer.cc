@@ -91,14 +91,14 @@ class ResponsesWriter : public ResponseWriter {
     return std::find(text_tools_.begin(), text_tools_.end(), name) != text_tools_.end();
   }
 
-  std::string Event(std::string_view type, OrderedJson data) {
+  std::string Event(std::string_view type, const OrderedJson& data) {
     OrderedJson event = {{"type", type}, {"sequence_number", sequence_++}};
     event.update(data);
     return ServerSentEvent(event, type);
   }
 
   /// Says which part of which item `data` is about.
-  OrderedJson Place(OrderedJson data) const {
+  OrderedJson Place(const OrderedJson& data) const {
     OrderedJson event = {
         {"item_id", item_id_}, {"output_index", output_.size()}, {"content_index", 0}};
     event.update(data);

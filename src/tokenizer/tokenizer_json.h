@@ -10,7 +10,7 @@ namespace toaster {
 
 /// A tokenizer.json with its two long tables read straight into arrays, because as a tree of JSON
 /// values they take some twenty times the room.
-struct TokenizerJson {
+struct TokenizerJson {  // NOLINT(bugprone-exception-escape): moving JSON throws nothing
   nlohmann::json rest;  ///< everything else, without model.vocab and model.merges
   std::vector<std::pair<std::string, int64_t>> vocab;       ///< in the order of the file
   std::vector<std::pair<std::string, std::string>> merges;  ///< left, right
