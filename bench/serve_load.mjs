@@ -24,8 +24,8 @@ const rank = (values, share) => [...values].sort((a, b) => a - b)[Math.min(value
 const median = values => rank(values, 0.5);
 const list = text => text.split(',').map(Number);
 
-async function startServer() {
-  const server = spawn(program, ['serve', ...model, '--port', '0', '-q', ...options.serve.split(' ').filter(Boolean)], {stdio: ['ignore', 'pipe', 'inherit']});
+async function startServer(...more) {
+  const server = spawn(program, ['serve', ...model, '--port', '0', '-q', ...more, ...options.serve.split(' ').filter(Boolean)], {stdio: ['ignore', 'pipe', 'inherit']});
   const base = await new Promise(resolve => createInterface(server.stdout).once('line', resolve));
   return {base, stop: () => new Promise(resolve => { server.once('exit', resolve); server.kill('SIGTERM'); })};
 }
@@ -107,9 +107,10 @@ async function load() {
 }
 
 async function newcomer() {
-  const server = await startServer(), {base} = server;
+  // Prompts that were broken off are not read on: "alone" means it.
+  const server = await startServer('--linger-seconds', '0'), {base} = server;
   const long = await textOf(base, Number(options.long));
-  await reply(base, await textOf(base, 24), 4);
+  await reply(base, await textOf(base, 1000), 4);  // touches the weights
   for (const decoding of [false, true]) {
     for (const short of list(options.short)) {
       const lone = [], met = [];
@@ -127,12 +128,14 @@ async function newcomer() {
         lone_rate = (written.length - from) / (seconds() - start);
       }
       const long_one = reading();
-      await pause(4000 * median(lone) + 2000);
+      await pause(4000 * median(lone) + 1000);
       const from = written.length, start = seconds();
+      if (decoding) await pause(1000);
       for (let round = 0; round < Number(options.rounds); ++round) {
         met.push((await reply(base, await textOf(base, short), 1)).first);
         await pause(1000 * median(lone) * (1 + draw(100) / 50));
       }
+      if (decoding) await pause(1000);
       rate = (written.length - from) / (seconds() - start);
       goer.abort();
       const {times} = await long_one;

@@ -179,6 +179,58 @@ TEST_P(InvarianceTest, CompanyInTheBatchDoesNotShow) {
   }
 }
 
+TEST_P(InvarianceTest, PassesThatTakeTurnsChangeNothing) {
+  const auto running = Start(Cpu("", 2));
+  Model& model = running->model();
+  // A pass under way, and after each half of a layer a whole other one over the next tokens of
+  // a second sequence, and half a layer of a third's; then the first is taken back and run again.
+  const std::vector<int32_t> slow = RandomTokens(running->config(), 90, 20),
+                             quick = RandomTokens(running->config(), 40, 21),
+                             third = RandomTokens(running->config(), 33, 22);
+  const auto slow_cache = model.NewCache(), quick_cache = model.NewCache(),
+             third_cache = model.NewCache();
+  ForwardPass pass, third_pass;
+  pass.chunks = {{slow, slow_cache.get()}};
+  third_pass.chunks = {{third, third_cache.get()}};
+  const CacheSnapshot before = slow_cache->TakeSnapshot();
+  Tensor streams, logits;
+  Digest quick_digest;
+  size_t done = 0;
+  const auto quick_pass = [&] {
+    const size_t count = std::min<size_t>(7, quick.size() - done);
+    if (count == 0) return;
+    const SequenceChunk chunk{std::span(quick).subspan(done, count), quick_cache.get()};
+    model.Forward({&chunk, 1}, streams);
+    model.Logits(streams, logits);
+    quick_digest.AddValues(logits.values());
+    done += count;
+  };
+  model.Begin(pass);
+  model.RunHalf(pass);
+  quick_pass();
+  slow_cache->Restore(before);
+  model.Begin(third_pass);
+  model.Begin(pass);
+  bool more = true, third_more = true;
+  while (more || third_more) {
+    if (more) more = model.RunHalf(pass);
+    quick_pass();
+    if (third_more) third_more = model.RunHalf(third_pass);
+  }
+  while (done < quick.size()) quick_pass();
+  const auto outcome = [&](const ForwardPass& one, const SequenceCache& cache) {
+    model.Logits(one.streams, logits);
+    Digest digest;
+    digest.AddValues(logits.values());
+    return Outcome{digest.Hex(), cache.DigestHex(running->config(), running->backend())};
+  };
+  EXPECT_EQ(outcome(pass, *slow_cache), RunPrompt(*running, slow, kAtOnce));
+  EXPECT_EQ(outcome(third_pass, *third_cache), RunPrompt(*running, third, kAtOnce));
+  const Outcome quick_outcome{quick_digest.Hex(),
+                              quick_cache->DigestHex(running->config(), running->backend())};
+  EXPECT_EQ(quick_outcome, RunPrompt(*running, quick, kAtOnce));
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, InvarianceTest,
                          ::testing::Values("g1_minimal", "g2_all_kinds", "g3_wide_two_shards",
                                            "g4_fp8_experts", "flash_heads"),

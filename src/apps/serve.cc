@@ -99,7 +99,7 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
   command
       .add_option("--prefill-slice-seconds", options.prefill_slice_seconds,
-                  "A prompt is read in slices of about this length while other requests run")
+                  "The longest, about, that others wait for a piece of a prompt's forward pass")
       ->envname("TOASTER_PREFILL_SLICE_SECONDS")
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();
@@ -171,6 +171,14 @@ std::string NameOf(const ServeOptions& options) {
   return path.filename().string();
 }
 
+/// What the share of the limit is a share of; nothing where memory is too short to measure it.
+MachineLimits MeasureMachine(const EngineOptions& options) {
+  constexpr int64_t kEnough = int64_t{1} << 30;
+  const int64_t available = AvailableMemory();
+  if (available < kEnough || (options.memory > 0 && options.memory < kEnough)) return {};
+  return CreateBackend(options.backend)->MeasureLimits();
+}
+
 int Serve(ServeOptions options) {
   const StopSignals signals;
   ReturnFreedMemory();
@@ -206,6 +214,10 @@ int Serve(ServeOptions options) {
   EngineOptions engine = options.engine;
   engine.sequences = options.parallel;
   engine.prefix_bytes = options.prefix_cache_mib >= 0 ? options.prefix_cache_mib << 20 : -1;
+  // Before the model is in memory, so that measuring takes nothing of its budget.
+  Profile profile;
+  engine.backend.profile = &profile;
+  const EngineMeters meters = {&profile, MeasureMachine(engine)};
   const auto running = StartModel(engine);
   const Config& config = running->config();
   PromptTexts texts = ModelPromptTexts(options.engine, running->loaded());
@@ -226,7 +238,7 @@ int Serve(ServeOptions options) {
   const auto store = OpenStore(options.cache, *running, [&](const std::string& line) {
     log.Write("warning", "prefix store", {{"message", line}});
   });
-  EngineGenerator generator(*running, limits, store.get());
+  EngineGenerator generator(*running, limits, store.get(), meters);
   const ServedParts parts = {std::move(model), ModelTokenizer(options.engine, running->loaded()),
                              std::move(texts), generator,
                              prices,           options.tame_prompts};

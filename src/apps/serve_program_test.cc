@@ -115,7 +115,12 @@ TEST(ServeProgramTest, AKeyFromToasterKeyOpensTheDoor) {
 TEST(ServeProgramTest, TotalsAreTold) {
   Served served({});
   TestClient client(served.port());
-  ASSERT_EQ(client.Post("/v1/chat/completions", Body(12, false)).status, 200);
+  const auto answer = client.Post("/v1/chat/completions", Body(12, false));
+  ASSERT_EQ(answer.status, 200);
+  EXPECT_THAT(answer.body,
+              testing::ContainsRegex("\"read_bytes\": ?\\{\"memory\": ?[1-9][0-9]{6}"));
+  EXPECT_THAT(client.Get("/metrics").body,
+              testing::ContainsRegex("\ntoaster_read_bytes_total\\{tier=\"memory\"\\} [1-9]"));
   const std::string url = "stats --url http://127.0.0.1:" + std::to_string(served.port());
   const test::ProgramOutput totals = test::RunProgram(url + "/ --json");
   EXPECT_EQ(totals.exit_code, 0) << totals.text;

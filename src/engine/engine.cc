@@ -3,17 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 #include <map>
 
 #include "base/error.h"
+#include "engine/engine_sequence.h"
 
 namespace toaster {
 
 namespace {
-
-using SteadyClock = std::chrono::steady_clock;
 
 double SecondsSince(SteadyClock::time_point start) {
   return std::chrono::duration<double>(SteadyClock::now() - start).count();
@@ -24,77 +22,14 @@ constexpr std::chrono::milliseconds kReaderPoll{5};
 
 }  // namespace
 
-/// Between the engine's thread and the reader's.
-struct EngineStream::Shared {
-  std::atomic<bool> cancelled{false};
-
-  mutable std::mutex mutex;
-  std::condition_variable wake;
-  std::deque<EngineToken> tokens;
-  bool ended = false;
-  EngineEnd end = EngineEnd::kCancelled;
-  EngineFigures figures;
-  std::exception_ptr failure;
-};
-
-EngineStream::~EngineStream() { shared_->cancelled = true; }
-
-EngineStream::Next EngineStream::Wait(std::chrono::milliseconds time, EngineToken& token) {
-  std::unique_lock lock(shared_->mutex);
-  shared_->wake.wait_for(lock, time, [&] { return !shared_->tokens.empty() || shared_->ended; });
-  if (!shared_->tokens.empty()) {
-    token = std::move(shared_->tokens.front());
-    shared_->tokens.pop_front();
-    return Next::kToken;
-  }
-  if (!shared_->ended) return Next::kNothing;
-  if (shared_->failure) std::rethrow_exception(shared_->failure);
-  return Next::kEnd;
-}
-
-EngineEnd EngineStream::end() const {
-  const std::lock_guard lock(shared_->mutex);
-  return shared_->end;
-}
-
-EngineFigures EngineStream::figures() const {
-  const std::lock_guard lock(shared_->mutex);
-  return shared_->figures;
-}
-
-/// A request with its timeline. Belongs to the engine's thread once it is submitted.
-struct Engine::Sequence {
-  Sequence(EngineRequest request_in, int64_t vocab_size)
-      : request(std::move(request_in)),
-        tokens(request.prompt),
-        sampler(request.sampling, vocab_size) {
-    sampler.AcceptPrompt(tokens);
-  }
-  int64_t size() const { return static_cast<int64_t>(tokens.size()); }
-  int64_t prompt_size() const { return static_cast<int64_t>(request.prompt.size()); }
-  /// Where the cache is to stand: an abandoned prefill leaves its last token to whoever comes back.
-  int64_t target() const { return abandoned ? prompt_size() - 1 : size(); }
-  std::span<const int32_t> computed_tokens() const {
-    return std::span(tokens).first(static_cast<size_t>(computed));
-  }
-
-  EngineRequest request;
-  std::vector<int32_t> tokens;  ///< prompt and reply
-  Sampler sampler;
-  SharedStream shared = std::make_shared<EngineStream::Shared>();
-  int64_t id = 0;
-  std::unique_ptr<SequenceCache> cache;
-  int64_t computed = 0;  ///< tokens that are in the cache
-  int64_t generated = 0;
-  bool alone = false;  ///< a step with others failed: this one goes by itself to its next token
-  bool abandoned = false, done = false;
-  SteadyClock::time_point submitted = SteadyClock::now(), started, first_token, give_up;
-  EngineFigures figures;
-  std::shared_ptr<std::atomic<int64_t>> disk_bytes;  ///< of its cache; null if not from the store
-};
-
-Engine::Engine(RunningModel& running, const EngineLimits& limits, PrefixStore* store)
-    : running_(running), limits_(limits), prefixes_(limits.prefix_bytes), store_(store) {
+Engine::Engine(RunningModel& running, const EngineLimits& limits, PrefixStore* store,
+               const EngineMeters& meters)
+    : running_(running),
+      limits_(limits),
+      prefixes_(limits.prefix_bytes),
+      store_(store),
+      meter_(meters.profile, running.expert_store(), meters.machine),
+      decode_pass_(std::make_unique<Pass>()) {
   thread_ = std::thread([this] { Work(); });
 }
 
@@ -149,8 +84,10 @@ EngineStatus Engine::status() const {
 }
 
 void Engine::Work() {
-  const PlanOptions options{limits_.chunk, std::min<int64_t>(32, limits_.chunk),
-                            limits_.prefill_slice_seconds};
+  const PlanOptions options{.most_tokens = limits_.chunk,
+                            .least_tokens = std::min<int64_t>(32, limits_.chunk),
+                            .pieces = running_.model().halves(),
+                            .prefill_slice_seconds = limits_.prefill_slice_seconds};
   for (;;) {
     {
       std::unique_lock lock(mutex_);
@@ -163,143 +100,25 @@ void Engine::Work() {
     }
     DropCancelled();
     Admit();
+    JoinLeaders();
     const StepPlan plan = PlanStep(State(), options);
-    if (!plan.parts.empty()) RunStep(plan);
+    const bool nothing = plan.kind == StepPlan::Kind::kNothing;
+    if (!nothing) RunStep(plan);
     std::erase_if(sequences_, [](const auto& sequence) { return sequence->done; });
     Publish();
-    if (plan.parts.empty() && !sequences_.empty()) {
+    if (nothing && !sequences_.empty()) {
       std::unique_lock lock(mutex_);
       wake_.wait_for(lock, kReaderPoll, [&] { return stopping_ || !submitted_.empty(); });
     }
   }
+  while (!passes_.empty()) AbortPass(*passes_.back());
   for (auto& sequence : sequences_) Finish(*sequence, EngineEnd::kCancelled);
   for (auto& sequence : waiting_) Finish(*sequence, EngineEnd::kCancelled);
   for (auto& sequence : submitted_) Finish(*sequence, EngineEnd::kCancelled);
 }
 
-void Engine::DropCancelled() {
-  const auto now = SteadyClock::now();
-  const size_t before = waiting_.size();
-  std::erase_if(waiting_, [](const auto& sequence) { return sequence->shared->cancelled.load(); });
-  if (waiting_.size() < before) {
-    const std::lock_guard lock(mutex_);
-    accepted_ -= static_cast<int64_t>(before - waiting_.size());
-    live_ -= static_cast<int64_t>(before - waiting_.size());
-  }
-  for (auto& sequence : sequences_) {
-    if (sequence->abandoned) {
-      if (now >= sequence->give_up) Finish(*sequence, EngineEnd::kCancelled);
-    } else if (sequence->shared->cancelled) {
-      sequence->abandoned = true;
-      {
-        const std::lock_guard lock(mutex_);
-        --live_;
-      }
-      sequence->give_up = now + std::chrono::duration_cast<SteadyClock::duration>(
-                                    std::chrono::duration<double>(limits_.linger_seconds));
-      const bool rest = sequence->computed < sequence->target();
-      if (!rest || limits_.linger_seconds <= 0) Finish(*sequence, EngineEnd::kCancelled);
-    }
-  }
-  std::erase_if(sequences_, [](const auto& sequence) { return sequence->done; });
-}
-
-void Engine::Admit() {
-  for (;;) {
-    std::map<std::string, int64_t> of_client;
-    int64_t running = 0;
-    for (const auto& sequence : sequences_) {
-      if (sequence->abandoned) continue;
-      ++running;
-      if (!sequence->request.client.empty()) ++of_client[sequence->request.client];
-    }
-    if (waiting_.empty() || running >= limits_.most_running) return;
-    // The highest priority; then whoever has the least running; then who came first.
-    const auto next =
-        std::min_element(waiting_.begin(), waiting_.end(), [&](const auto& a, const auto& b) {
-          const EngineRequest &x = a->request, &y = b->request;
-          if (x.priority != y.priority) return x.priority > y.priority;
-          if (of_client[x.client] != of_client[y.client])
-            return of_client[x.client] < of_client[y.client];
-          return a->id < b->id;
-        });
-    std::unique_ptr<Sequence> sequence = std::move(*next);
-    waiting_.erase(next);
-    {
-      const std::lock_guard lock(mutex_);
-      --accepted_;
-    }
-    Start(*sequence);
-    sequences_.push_back(std::move(sequence));
-  }
-}
-
-void Engine::Start(Sequence& sequence) {
-  sequence.started = SteadyClock::now();
-  FindPrefix(sequence);
-  if (Adopt(sequence)) sequence.figures.cached_in = "memory";
-  sequence.figures.cached_tokens = sequence.computed;
-  sequence.figures.queue_seconds =
-      std::chrono::duration<double>(sequence.started - sequence.submitted).count();
-  counters_.cached_tokens += sequence.computed;
-}
-
-// Memory, then disk, then nothing: the longest place wins, and of equal ones the nearer.
-void Engine::FindPrefix(Sequence& sequence) {
-  const std::string& owner = sequence.request.owner;
-  PrefixCache::Hit hit = prefixes_.Find(owner, sequence.tokens);
-  sequence.computed = hit.tokens;
-  sequence.cache = std::move(hit.cache);
-  sequence.disk_bytes = nullptr;
-  sequence.figures.miss_reason = std::move(hit.miss_reason);
-  sequence.figures.cached_in = sequence.computed > 0 ? "memory" : "";
-  if (store_ != nullptr && sequence.computed + 1 < sequence.size()) {
-    PrefixStore::Hit stored = store_->Find(owner, sequence.tokens, sequence.computed);
-    if (stored.cache != nullptr) {
-      sequence.computed = stored.tokens;
-      sequence.cache = std::move(stored.cache);
-      sequence.disk_bytes = std::move(stored.bytes_read);
-      sequence.figures.cached_in = "disk";
-      if (sequence.computed + 1 == sequence.size()) {
-        sequence.figures.miss_reason = "";
-      } else {
-        sequence.figures.miss_reason = "the rest is new";
-      }
-      prefixes_.Keep(owner, sequence.computed_tokens(), *sequence.cache);
-    }
-  }
-  if (sequence.cache == nullptr) sequence.cache = running_.model().NewCache();
-}
-
-bool Engine::IsStorePlace(const Sequence& sequence) const {
-  return store_ != nullptr && (sequence.computed == sequence.request.stable_tokens ||
-                               sequence.computed % store_->spacing() == 0);
-}
-
-// Takes over a prefill whose client has gone, if all that it computed is of use here and more than
-// what is cached.
-bool Engine::Adopt(Sequence& sequence) {
-  for (auto& other : sequences_) {
-    if (!other->abandoned || other->done || other->request.owner != sequence.request.owner)
-      continue;
-    if (other->computed <= sequence.computed || other->computed >= sequence.size()) continue;
-    const auto computed = other->computed_tokens();
-    if (!std::equal(computed.begin(), computed.end(), sequence.tokens.begin())) continue;
-    sequence.cache = std::move(other->cache);
-    sequence.computed = other->computed;
-    sequence.figures.miss_reason = "";
-    if (sequence.computed + 1 < sequence.size()) {
-      sequence.figures.miss_reason = "a prefill that was broken off is gone on with";
-    }
-    other->done = true;
-    std::erase_if(sequences_, [](const auto& item) { return item->done; });
-    return true;
-  }
-  return false;
-}
-
 bool Engine::Ready(const Sequence& sequence) const {
-  if (sequence.done) return false;
+  if (sequence.done || sequence.leader >= 0) return false;
   const std::lock_guard lock(sequence.shared->mutex);
   return static_cast<int64_t>(sequence.shared->tokens.size()) < limits_.most_unread;
 }
@@ -309,15 +128,27 @@ StepState Engine::State() const {
   std::map<std::string, int64_t> clients;  // by the first of their sequences
   state.costs = costs_;
   state.owed_to_decoding_seconds = owed_to_decoding_seconds_;
+  state.decoding_catches_up = decoding_catches_up_;
+  state.owed_to_first_seconds = owed_to_first_seconds_;
   for (const auto& sequence : sequences_) {
     if (!Ready(*sequence)) continue;
-    const int64_t priority =
-        sequence->abandoned ? std::numeric_limits<int64_t>::min() : sequence->request.priority;
+    // Whoever waits for a prompt lends it its own urgency.
+    int64_t priority = sequence->priority(), target = sequence->target();
+    for (const auto& other : sequences_) {
+      if (other->done || other->leader != sequence->id) continue;
+      priority = std::max(priority, other->priority());
+      target = std::min(target, other->join);
+    }
     const std::string& name = sequence->request.client;
     const int64_t client =
         name.empty() ? sequence->id : clients.emplace(name, sequence->id).first->second;
-    const SequenceWork work = {sequence->id, client, priority, sequence->id,
-                               sequence->target() - sequence->computed};
+    const SequenceWork work = {sequence->id,
+                               client,
+                               priority,
+                               sequence->id,
+                               std::max(target - sequence->computed, sequence->pass_tokens),
+                               sequence->pass,
+                               sequence->pass_tokens};
     if (sequence->alone) {
       state.sequences = {work};
       return state;
@@ -327,7 +158,7 @@ StepState Engine::State() const {
   return state;
 }
 
-// A step ends where the cache is to be kept.
+// A step ends where the cache is to be kept, or where others wait for it.
 int64_t Engine::StepTokens(const Sequence& sequence, int64_t planned) const {
   const int64_t spacing = std::max<int64_t>(1, limits_.place_spacing);
   int64_t end = sequence.computed + planned;
@@ -338,73 +169,161 @@ int64_t Engine::StepTokens(const Sequence& sequence, int64_t planned) const {
   if (sequence.computed < sequence.request.stable_tokens) {
     end = std::min(end, sequence.request.stable_tokens);
   }
+  const int64_t join = FirstJoin(sequence);
+  if (sequence.computed < join) end = std::min(end, join);
   return end - sequence.computed;
+}
+
+// The pass that a plan is about, without its sequences if it begins.
+Engine::Pass& Engine::PassOf(const StepPlan& plan) {
+  switch (plan.kind) {
+    case StepPlan::Kind::kContinue:
+      return **std::find_if(passes_.begin(), passes_.end(),
+                            [&](const auto& pass) { return pass->id == plan.pass; });
+    case StepPlan::Kind::kBegin:
+      passes_.push_back(std::make_unique<Pass>());
+      passes_.back()->id = next_pass_++;
+      return *passes_.back();
+    default:
+      return *decode_pass_;
+  }
+}
+
+void Engine::BeginPass(const StepPlan& plan, Pass& pass) {
+  pass.sequences.clear();
+  pass.forward.chunks.clear();
+  for (const StepPlan::Part& part : plan.parts) pass.sequences.push_back(FindSequence(part.id));
+  for (size_t i = 0; i < plan.parts.size(); ++i) {
+    Sequence& sequence = *pass.sequences[i];
+    const int64_t tokens = StepTokens(sequence, plan.parts[i].tokens);
+    pass.forward.chunks.push_back(
+        {std::span(sequence.tokens)
+             .subspan(static_cast<size_t>(sequence.computed), static_cast<size_t>(tokens)),
+         sequence.cache.get()});
+    if (plan.kind != StepPlan::Kind::kBegin) continue;
+    pass.snapshots.push_back(sequence.cache->TakeSnapshot());
+    sequence.pass = pass.id;
+    sequence.pass_tokens = tokens;
+  }
+  running_.model().Begin(pass.forward);
+}
+
+void Engine::ErasePass(const Pass& pass) {
+  for (Sequence* sequence : pass.sequences) sequence->pass = -1, sequence->pass_tokens = 0;
+  std::erase_if(passes_, [&](const auto& other) { return other.get() == &pass; });
+}
+
+// As if it had never begun.
+void Engine::AbortPass(Pass& pass) {
+  for (size_t i = 0; i < pass.sequences.size(); ++i)
+    pass.sequences[i]->cache->Restore(pass.snapshots[i]);
+  ErasePass(pass);
+}
+
+// Moves its sequences on, and computes the logits of those that sample now: they are returned.
+std::vector<Engine::Sequence*> Engine::EndPass(Pass& pass) {
+  std::vector<Sequence*> sampled;
+  const Tensor& streams = pass.forward.streams;
+  last_.Reshape(
+      {static_cast<int64_t>(pass.sequences.size()), streams.extent(1), streams.extent(2)});
+  int64_t row = 0;
+  for (size_t i = 0; i < pass.sequences.size(); ++i) {
+    Sequence& sequence = *pass.sequences[i];
+    const auto tokens = static_cast<int64_t>(pass.forward.chunks[i].tokens.size());
+    row += tokens;
+    sequence.pass = -1;
+    sequence.pass_tokens = 0;
+    Advance(sequence, tokens);
+    if (sequence.done || sequence.computed < sequence.size()) continue;
+    std::copy_n(streams.Row(row - 1), streams.width(),
+                last_.Row(static_cast<int64_t>(sampled.size())));
+    sampled.push_back(&sequence);
+  }
+  if (!sampled.empty()) {
+    last_.Reshape({static_cast<int64_t>(sampled.size()), streams.extent(1), streams.extent(2)});
+    running_.model().Logits(last_, logits_);
+  }
+  return sampled;
 }
 
 void Engine::RunStep(const StepPlan& plan) {
   const auto start = SteadyClock::now();
-  std::vector<Sequence*> parts;
-  std::vector<SequenceChunk> chunks;
-  int64_t prefill_tokens = 0;
-  bool decodes = false;
-  for (const StepPlan::Part& part : plan.parts) {
-    Sequence& sequence = **std::find_if(sequences_.begin(), sequences_.end(),
-                                        [&](const auto& item) { return item->id == part.id; });
-    const bool prefills = sequence.target() - sequence.computed > 1;
-    const int64_t tokens = StepTokens(sequence, part.tokens);
-    if (prefills) {
-      prefill_tokens += tokens;
-    } else {
-      decodes = true;
-    }
-    parts.push_back(&sequence);
-    chunks.push_back(
-        {std::span(sequence.tokens)
-             .subspan(static_cast<size_t>(sequence.computed), static_cast<size_t>(tokens)),
-         sequence.cache.get()});
-  }
+  meter_.Begin();
+  Pass& pass = PassOf(plan);
+  int64_t pieces = 0;
+  bool more = true;
   try {
-    running_.model().Forward(chunks, streams_);
+    if (plan.kind != StepPlan::Kind::kContinue) BeginPass(plan, pass);
+    do {
+      more = running_.model().RunHalf(pass.forward);
+      ++pieces;
+    } while (more && plan.kind == StepPlan::Kind::kDecode);
   } catch (...) {
-    RecoverFrom(plan, std::current_exception());
+    RecoverFrom(pass, std::current_exception());
     return;
   }
-
-  // The rows after which a token is sampled.
   std::vector<Sequence*> sampled;
-  last_.Reshape({static_cast<int64_t>(parts.size()), streams_.extent(1), streams_.extent(2)});
-  int64_t row = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const auto tokens = static_cast<int64_t>(chunks[i].tokens.size());
-    row += tokens;
-    Advance(*parts[i], tokens);
-    if (parts[i]->done || parts[i]->computed < parts[i]->size()) continue;
-    std::copy_n(streams_.Row(row - 1), streams_.width(),
-                last_.Row(static_cast<int64_t>(sampled.size())));
-    sampled.push_back(parts[i]);
+  if (!more) sampled = EndPass(pass);
+  Charge(pass, meter_.End(SecondsSince(start)));
+  for (size_t i = 0; i < sampled.size(); ++i) {
+    Sample(*sampled[i],
+           {logits_.Row(static_cast<int64_t>(i)), static_cast<size_t>(logits_.width())});
   }
-  if (!sampled.empty()) {
-    last_.Reshape({static_cast<int64_t>(sampled.size()), streams_.extent(1), streams_.extent(2)});
-    running_.model().Logits(last_, logits_);
-    for (size_t i = 0; i < sampled.size(); ++i) {
-      Sample(*sampled[i],
-             {logits_.Row(static_cast<int64_t>(i)), static_cast<size_t>(logits_.width())});
-    }
-  }
-
   ++counters_.steps;
-  const double seconds = limits_.step_seconds ? limits_.step_seconds(row) : SecondsSince(start);
-  constexpr int64_t kTelling = 16;  // fewer tokens say little about what a token costs
-  if (prefill_tokens >= kTelling) {
-    const double cost = seconds / static_cast<double>(prefill_tokens);
-    double& known = costs_.prefill_token_seconds;
-    known = known > 0 ? (known + cost) / 2 : cost;
+  double seconds = SecondsSince(start);
+  if (limits_.step_seconds) {
+    seconds = limits_.step_seconds(
+        pass.forward.streams.rows(),
+        static_cast<double>(pieces) / static_cast<double>(running_.model().halves()));
   }
-  if (prefill_tokens == 0) {
+  Account(plan, pass, seconds);
+  if (!more && plan.kind != StepPlan::Kind::kDecode) ErasePass(pass);
+}
+
+// What a step's time means for those that come next.
+void Engine::Account(const StepPlan& plan, Pass& pass, double seconds) {
+  if (plan.kind == StepPlan::Kind::kDecode) {
     owed_to_decoding_seconds_ = std::max(0.0, owed_to_decoding_seconds_ - seconds);
-  } else if (decodes) {
-    owed_to_decoding_seconds_ += seconds;
+    decoding_catches_up_ = owed_to_decoding_seconds_ > 0;
+    return;
   }
+  decoding_catches_up_ = false;
+  const bool decodes = std::any_of(sequences_.begin(), sequences_.end(), [&](const auto& sequence) {
+    return Ready(*sequence) && sequence->pass < 0 && sequence->generated > 0;
+  });
+  // More than as much: after a prefill, decoding finds nothing of its own in the caches.
+  constexpr double kDecodingShare = 1.25;
+  if (decodes) owed_to_decoding_seconds_ += kDecodingShare * seconds;
+  const bool firsts = std::any_of(pass.sequences.begin(), pass.sequences.end(),
+                                  [&](const Sequence* part) { return part->id == plan.first; });
+  owed_to_first_seconds_ = firsts ? std::max(0.0, owed_to_first_seconds_ - seconds)
+                                  : owed_to_first_seconds_ + seconds / 3;
+
+  // What a token costs, by the last few thousand: a short prompt's few say little about it.
+  pass.seconds += seconds;
+  if (pass.forward.halves_done < running_.model().halves()) return;
+  constexpr double kRemembered = 2048;
+  const auto tokens = static_cast<double>(pass.forward.streams.rows());
+  double& known = costs_.prefill_token_seconds;
+  known = known > 0 ? (known * kRemembered + pass.seconds) / (kRemembered + tokens)
+                    : pass.seconds / tokens;
+}
+
+// Each of a step's sequences has a share of what it read, by its tokens.
+void Engine::Charge(const Pass& pass, const StepBytes& bytes) {
+  const auto tokens = static_cast<double>(pass.forward.tokens.size());
+  for (size_t i = 0; i < pass.sequences.size(); ++i) {
+    Sequence& sequence = *pass.sequences[i];
+    const double share = static_cast<double>(pass.forward.chunks[i].tokens.size()) / tokens;
+    EngineFigures& figures = sequence.figures;
+    figures.memory_bytes += share * bytes.memory;
+    sequence.expert_bytes += share * bytes.disk;
+    figures.disk_bytes = sequence.expert_bytes;
+    if (sequence.store_bytes != nullptr)
+      figures.disk_bytes += static_cast<double>(*sequence.store_bytes);
+  }
+  counters_.read_bytes.memory += bytes.memory;
+  counters_.read_bytes.disk += bytes.disk;
 }
 
 void Engine::Advance(Sequence& sequence, int64_t tokens) {
@@ -418,8 +337,7 @@ void Engine::Advance(Sequence& sequence, int64_t tokens) {
   if (IsStorePlace(sequence)) {
     store_->Put(sequence.request.owner, sequence.computed_tokens(), *sequence.cache);
   }
-  if (sequence.disk_bytes != nullptr) sequence.figures.disk_bytes = *sequence.disk_bytes;
-  if (sequence.abandoned && sequence.computed >= sequence.target()) {
+  if (sequence.given_up || (sequence.abandoned && sequence.computed >= sequence.target())) {
     Finish(sequence, EngineEnd::kCancelled);
   }
 }
@@ -469,7 +387,7 @@ void Engine::Sample(Sequence& sequence, std::span<const float> logits) {
 }
 
 // The step left its caches between two layers, and any of its sequences may be why.
-void Engine::RecoverFrom(const StepPlan& plan, const std::exception_ptr& failure) {
+void Engine::RecoverFrom(Pass& pass, const std::exception_ptr& failure) {
   bool damage = false;  // nobody's fault: what was on disk is computed again
   try {
     std::rethrow_exception(failure);
@@ -477,9 +395,10 @@ void Engine::RecoverFrom(const StepPlan& plan, const std::exception_ptr& failure
     damage = true;
   } catch (...) {
   }
-  for (const StepPlan::Part& part : plan.parts) {
-    Sequence& sequence = **std::find_if(sequences_.begin(), sequences_.end(),
-                                        [&](const auto& item) { return item->id == part.id; });
+  const std::vector<Sequence*> sequences = pass.sequences;
+  ErasePass(pass);
+  for (Sequence* part : sequences) {
+    Sequence& sequence = *part;
     sequence.computed = 0;
     sequence.cache = nullptr;
     if (damage) {
@@ -488,34 +407,13 @@ void Engine::RecoverFrom(const StepPlan& plan, const std::exception_ptr& failure
       sequence.figures.miss_reason = "a stored piece was damaged and is computed again";
       continue;
     }
-    if (plan.parts.size() == 1) {
+    if (sequences.size() == 1) {
       sequence.shared->failure = failure;
       Finish(sequence, EngineEnd::kCancelled);
       continue;
     }
     FindPrefix(sequence);
     sequence.alone = true;
-  }
-}
-
-void Engine::Finish(Sequence& sequence, EngineEnd end) {
-  sequence.done = true;
-  if (!sequence.abandoned) {
-    const std::lock_guard lock(mutex_);
-    --live_;
-  }
-  if (sequence.computed > 0) {
-    prefixes_.Keep(sequence.request.owner, sequence.computed_tokens(), *sequence.cache);
-  }
-  {
-    const std::lock_guard lock(sequence.shared->mutex);
-    sequence.shared->ended = true;
-    sequence.shared->end = end;
-    sequence.shared->figures = sequence.figures;
-  }
-  sequence.shared->wake.notify_one();
-  if (sequence.computed > 0 && store_ != nullptr) {
-    store_->Put(sequence.request.owner, sequence.computed_tokens(), *sequence.cache);
   }
 }
 
@@ -527,6 +425,8 @@ void Engine::Publish() {
   }
   status.places = prefixes_.places();
   status.prefix_bytes = prefixes_.bytes();
+  status.limit_share = meter_.limit_share();
+  if (running_.expert_store() != nullptr) status.experts = running_.expert_store()->figures();
   const std::lock_guard lock(mutex_);
   published_ = std::move(status);
 }

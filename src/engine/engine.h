@@ -1,22 +1,24 @@
 #pragma once
 
-#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "engine/log_probabilities.h"
+#include "engine/engine_stream.h"
 #include "engine/plan_step.h"
 #include "engine/prefix_cache.h"
 #include "engine/prefix_store.h"
 #include "engine/running_model.h"
 #include "engine/sampler.h"
+#include "engine/step_meter.h"
 
 namespace toaster {
 
@@ -29,9 +31,9 @@ struct EngineLimits {
   int64_t place_spacing = 4096;      ///< tokens between places of a long prompt that are kept
   int64_t prefix_bytes = 1ll << 30;  ///< of the prefix cache
   int64_t most_unread = 1024;        ///< tokens that a reader may be behind before it is paused
-  /// What a step of so many tokens counts as having taken, so that a test can plan with a time of
-  /// its own; on the engine's thread, after the step. Empty: the time it took.
-  std::function<double(int64_t tokens)> step_seconds;
+  /// What so many tokens count as having taken in that share of a pass, so that a test can
+  /// plan with a time of its own; on the engine's thread, after each step. Empty: the time it took.
+  std::function<double(int64_t tokens, double share)> step_seconds;
 };
 
 /// Tokens to go on from, and how.
@@ -45,50 +47,6 @@ struct EngineRequest {
   std::string owner;      ///< prefixes are shared within one owner only
   std::string client;     ///< whoever shares a name shares a turn; "": nobody does
   int64_t priority = 0;   ///< higher goes first
-};
-
-struct EngineToken {
-  int32_t token = 0;
-  LogProbability probability;  ///< if asked for
-  std::vector<LogProbability> alternatives;
-};
-
-enum class EngineEnd {
-  kEndToken,   ///< the model ended it
-  kLength,     ///< max_tokens, or the model's longest sequence
-  kCancelled,  ///< the engine stopped
-};
-
-/// What a request came to, for its ledger.
-struct EngineFigures {
-  int64_t cached_tokens = 0;  ///< of the prompt
-  std::string miss_reason;    ///< why the others were computed; empty: all but the last were there
-  std::string cached_in;      ///< "memory" or "disk": where the cached ones were; empty: none were
-  int64_t disk_bytes = 0;     ///< read from the prefix store for it, so far
-  double queue_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
-};
-
-/// The tokens of one request as they come. One thread; destroying it cancels the request, whose
-/// prefill goes on for a while in case the client comes back.
-class EngineStream {
- public:
-  enum class Next {
-    kToken,
-    kNothing,  ///< the time has passed
-    kEnd,
-  };
-  ~EngineStream();
-  /// Waits for a token. Throws what the request failed with.
-  Next Wait(std::chrono::milliseconds time, EngineToken& token);
-  /// After kEnd.
-  EngineEnd end() const;
-  EngineFigures figures() const;
-
- private:
-  friend class Engine;
-  struct Shared;
-  explicit EngineStream(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
-  std::shared_ptr<Shared> shared_;
 };
 
 /// What an engine does, for people and meters.
@@ -106,19 +64,30 @@ struct EngineStatus {
   int64_t cached_tokens = 0;             ///< since the start: of prompts
   int64_t generated_tokens = 0;
   int64_t steps = 0;
+  StepBytes read_bytes;                       ///< since the start
+  double limit_share = 0;                     ///< see StepMeter
+  std::optional<ExpertStoreFigures> experts;  ///< if they are read from files
+};
+
+/// What an engine needs to know how much it reads and how close to the limit it is; see StepMeter.
+struct EngineMeters {
+  Profile* profile = nullptr;
+  MachineLimits machine;
 };
 
 /// Runs many requests on one model: one thread owns the model and computes a step of PlanStep()
-/// after the other, in which prefills and decoding sequences share the forward pass. What a request
-/// samples depends on itself alone: not on its company, on what was cached, or on how it was cut
-/// into steps. An error in a step is told to the request that causes it; the others are computed
-/// anew from their nearest kept place and go on. Submit() and status() are for any thread.
+/// after the other. A request that begins like one whose prompt is being read waits for it and goes
+/// on from there. What a request samples depends on itself alone: not on its company, on what was
+/// cached, or on how it was cut into steps. An error in a step is told to the request that causes
+/// it; the others are computed anew from their nearest kept place and go on. Submit() and status()
+/// are for any thread.
 class Engine {
  public:
   /// The model is borrowed and belongs to the engine's thread until it is destroyed; so is the
   /// store, which may be null: what the prefix cache gives up, or another process computed, comes
   /// from there.
-  Engine(RunningModel& running, const EngineLimits& limits, PrefixStore* store = nullptr);
+  Engine(RunningModel& running, const EngineLimits& limits, PrefixStore* store = nullptr,
+         const EngineMeters& meters = {});
   /// Cancels what is left.
   ~Engine();
   Engine(const Engine&) = delete;
@@ -135,35 +104,56 @@ class Engine {
 
  private:
   struct Sequence;
+  struct Pass;
   using SharedStream = std::shared_ptr<EngineStream::Shared>;
 
   void Work();
+
+  // Which sequences there are: engine_sequences.cc.
   void DropCancelled();
+  void GiveUp(Sequence& sequence);
   void Admit();
   void Start(Sequence& sequence);
   void FindPrefix(Sequence& sequence);
+  void FollowAnother(Sequence& sequence);
+  void JoinLeaders();
+  void TakeFrom(Sequence& leader, Sequence& sequence);
+  Sequence* FindSequence(int64_t id) const;
   bool IsStorePlace(const Sequence& sequence) const;
-  bool Adopt(Sequence& sequence);
+  void Finish(Sequence& sequence, EngineEnd end);
+
+  // What they compute: engine.cc.
   StepState State() const;
   bool Ready(const Sequence& sequence) const;
-  void RunStep(const StepPlan& plan);
+  int64_t FirstJoin(const Sequence& leader) const;
   int64_t StepTokens(const Sequence& sequence, int64_t planned) const;
+  void RunStep(const StepPlan& plan);
+  Pass& PassOf(const StepPlan& plan);
+  void BeginPass(const StepPlan& plan, Pass& pass);
+  std::vector<Sequence*> EndPass(Pass& pass);
+  void AbortPass(Pass& pass);
+  void ErasePass(const Pass& pass);
+  void Charge(const Pass& pass, const StepBytes& bytes);
+  void Account(const StepPlan& plan, Pass& pass, double seconds);
   void Advance(Sequence& sequence, int64_t tokens);
   void Sample(Sequence& sequence, std::span<const float> logits);
-  void RecoverFrom(const StepPlan& plan, const std::exception_ptr& failure);
-  void Finish(Sequence& sequence, EngineEnd end);
+  void RecoverFrom(Pass& pass, const std::exception_ptr& failure);
   void Publish();
 
   RunningModel& running_;
   const EngineLimits limits_;
   PrefixCache prefixes_;
   PrefixStore* const store_;
+  StepMeter meter_;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> sequences_;
+  std::vector<std::unique_ptr<Pass>> passes_;  // of prefills, under way
+  std::unique_ptr<Pass> decode_pass_;          // its buffers are kept
   StepCosts costs_;
-  double owed_to_decoding_seconds_ = 0;
-  int64_t next_id_ = 0;
-  Tensor streams_, last_, logits_;
+  double owed_to_decoding_seconds_ = 0, owed_to_first_seconds_ = 0;
+  bool decoding_catches_up_ = false;
+  int64_t next_id_ = 0, next_pass_ = 0;
+  Tensor last_, logits_;
   EngineStatus counters_;
 
   mutable std::mutex mutex_;

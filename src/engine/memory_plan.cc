@@ -19,8 +19,8 @@ namespace {
 // A chunk pays its memory back as long as experts are read once for all of its tokens.
 constexpr int64_t kMostStreamed = 4096, kLeastChunk = 64;
 
-int64_t ChunkWithin(int64_t bytes, int64_t most, const Config& config) {
-  const int64_t tokens = bytes / WorkspaceBytesPerToken(config);
+int64_t ChunkWithin(int64_t bytes, int64_t most, int64_t token_bytes) {
+  const int64_t tokens = bytes / token_bytes;
   return std::clamp(tokens / kLeastChunk * kLeastChunk, kLeastChunk, most);
 }
 
@@ -64,9 +64,10 @@ MemoryPlan PlanMemory(const Config& config, const WeightSizes& sizes,
   plan.other_bytes = request.other_bytes;
   const int64_t fixed =
       MemoryPlan::kProgramBytes + plan.other_bytes + plan.dense_bytes + plan.cache_bytes;
+  const int64_t token_bytes = WorkspaceBytesPerToken(config, request.sequences > 1);
   const auto use_chunk = [&](int64_t chosen) {
     plan.chunk = request.chunk > 0 ? request.chunk : chosen;
-    plan.workspace_bytes = plan.chunk * WorkspaceBytesPerToken(config);
+    plan.workspace_bytes = plan.chunk * token_bytes;
   };
   const auto use_prefixes = [&](int64_t left) {
     plan.prefix_bytes =
@@ -83,8 +84,7 @@ MemoryPlan PlanMemory(const Config& config, const WeightSizes& sizes,
   plan.streams = true;
   const int64_t left = plan.memory - fixed;
   const int64_t least_experts = 2 * config.num_experts_per_tok * sizes.expert_bytes;
-  const int64_t least_workspace =
-      (request.chunk > 0 ? request.chunk : kLeastChunk) * WorkspaceBytesPerToken(config);
+  const int64_t least_workspace = (request.chunk > 0 ? request.chunk : kLeastChunk) * token_bytes;
   const int64_t least =
       fixed + least_experts + least_workspace + std::max<int64_t>(0, request.prefix_bytes);
   if (plan.memory < least) {
@@ -101,7 +101,7 @@ MemoryPlan PlanMemory(const Config& config, const WeightSizes& sizes,
   }
   // Activations get up to a quarter: a longer chunk reads every expert less often in a prefill, an
   // expert kept saves reads in decode.
-  use_chunk(ChunkWithin((left - least_experts) / 4, kMostStreamed, config));
+  use_chunk(ChunkWithin((left - least_experts) / 4, kMostStreamed, token_bytes));
   use_prefixes((left - plan.workspace_bytes - least_experts) / 4);
   const int64_t for_experts = left - plan.workspace_bytes - plan.prefix_bytes;
   plan.experts_kept = std::min(sizes.experts, for_experts / sizes.expert_bytes);

@@ -2,41 +2,35 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 namespace toaster {
 
 namespace {
 
-int64_t SliceTokens(const StepState& state, const PlanOptions& options) {
+constexpr size_t kMostPasses = 4;  // each keeps the streams of its tokens
+
+// Of a new pass.
+int64_t PassTokens(const StepState& state, const PlanOptions& options) {
   // Alone, a prefill has nobody to make room for.
   if (state.sequences.size() <= 1) return options.most_tokens;
-  if (state.costs.prefill_token_seconds <= 0) return options.least_tokens;
-  const double tokens = options.prefill_slice_seconds / state.costs.prefill_token_seconds;
+  const double piece_seconds =
+      state.costs.prefill_token_seconds / static_cast<double>(options.pieces);
+  if (piece_seconds <= 0) return options.least_tokens;
+  const double tokens = options.prefill_slice_seconds / piece_seconds;
   return std::clamp(static_cast<int64_t>(std::min(tokens, 1e9)), options.least_tokens,
                     options.most_tokens);
 }
 
-}  // namespace
-
-StepPlan PlanStep(const StepState& state, const PlanOptions& options) {
-  StepPlan plan;
+// Prefills in the order of their urgency.
+std::vector<SequenceWork> SortedPrefills(const StepState& state) {
   std::vector<SequenceWork> prefills;
-  for (const SequenceWork& work : state.sequences) {
-    if (work.remaining > 1) {
-      prefills.push_back(work);
-    } else {
-      plan.parts.push_back({work.id, 1});
-    }
-  }
-  const double owed = plan.parts.empty() ? 0 : state.owed_to_decoding_seconds;
-  if (prefills.empty() || owed > options.prefill_slice_seconds) return plan;
-
   std::map<int64_t, int64_t> client_remaining;
-  for (const SequenceWork& work : prefills) client_remaining[work.client] += work.remaining;
-  const SequenceWork first = *std::min_element(
-      prefills.begin(), prefills.end(), [](const SequenceWork& a, const SequenceWork& b) {
-        return a.priority != b.priority ? a.priority > b.priority : a.arrival < b.arrival;
-      });
+  for (const SequenceWork& work : state.sequences) {
+    if (work.remaining <= 1 && work.pass < 0) continue;
+    prefills.push_back(work);
+    client_remaining[work.client] += work.remaining;
+  }
   std::sort(prefills.begin(), prefills.end(), [&](const SequenceWork& a, const SequenceWork& b) {
     if (a.priority != b.priority) return a.priority > b.priority;
     if (a.client != b.client && client_remaining[a.client] != client_remaining[b.client])
@@ -44,36 +38,83 @@ StepPlan PlanStep(const StepState& state, const PlanOptions& options) {
     if (a.remaining != b.remaining) return a.remaining < b.remaining;
     return a.arrival < b.arrival;
   });
+  return prefills;
+}
 
-  int64_t left = SliceTokens(state, options), ended = 0;
-  const int64_t share = std::max<int64_t>(1, left / 4);
-  const auto give = [&](const SequenceWork& work, int64_t tokens) {
-    plan.parts.push_back({work.id, tokens});
-    plan.prefill_tokens += tokens;
-    left -= tokens;
-  };
-  bool first_ends = false;
-  size_t next = 0;
-  for (; next < prefills.size() && prefills[next].remaining <= left - share; ++next) {
-    give(prefills[next], prefills[next].remaining);
-    ended += prefills[next].remaining;
-    first_ends |= prefills[next].id == first.id;
-  }
-  if (ended > 0) {
-    if (!first_ends)
-      give(first, std::clamp<int64_t>(ended / 3, 1, std::min(share, first.remaining)));
-    return plan;
-  }
-  if (owed > 0) return plan;
-  const int64_t kept = std::min(share, first.remaining);
-  left -= kept;
+// A pass of `tokens` for prompts that come to their end with it, or for a piece of the next one.
+std::vector<StepPlan::Part> NewPass(const std::vector<SequenceWork>& prefills, int64_t tokens) {
+  std::vector<StepPlan::Part> parts;
+  int64_t left = tokens;
   for (const SequenceWork& work : prefills) {
-    const int64_t own = work.id == first.id ? kept : 0;
-    left += own;
-    const int64_t tokens = std::min(left, work.remaining);
-    if (tokens > 0) give(work, tokens);
+    if (work.pass >= 0) continue;
+    if (work.remaining > left) {
+      if (parts.empty()) parts.push_back({work.id, left});
+      break;
+    }
+    parts.push_back({work.id, work.remaining});
+    left -= work.remaining;
   }
-  return plan;
+  return parts;
+}
+
+}  // namespace
+
+StepPlan PlanStep(const StepState& state, const PlanOptions& options) {
+  StepPlan decode;
+  for (const SequenceWork& work : state.sequences) {
+    if (work.remaining > 1 || work.pass >= 0) continue;
+    decode.kind = StepPlan::Kind::kDecode;
+    decode.parts.push_back({work.id, 1});
+  }
+  const std::vector<SequenceWork> prefills = SortedPrefills(state);
+  const double owed = decode.parts.empty() ? 0 : state.owed_to_decoding_seconds;
+  if (prefills.empty() || owed > options.prefill_slice_seconds) return decode;
+
+  const SequenceWork& first = *std::min_element(
+      prefills.begin(), prefills.end(), [](const SequenceWork& a, const SequenceWork& b) {
+        return a.priority != b.priority ? a.priority > b.priority : a.arrival < b.arrival;
+      });
+  int64_t tokens_under_way = 0;
+  std::set<int64_t> passes;
+  for (const SequenceWork& work : prefills) {
+    if (work.pass < 0) continue;
+    passes.insert(work.pass);
+    tokens_under_way += work.pass_tokens;
+  }
+  const int64_t room =
+      std::min(PassTokens(state, options), 2 * options.most_tokens - tokens_under_way);
+
+  // The most urgent one, unless the first one's piece is due.
+  const int64_t first_tokens =
+      first.pass >= 0 ? first.pass_tokens : std::min(room, first.remaining);
+  const double first_seconds = state.costs.prefill_token_seconds *
+                               static_cast<double>(first_tokens) /
+                               static_cast<double>(options.pieces);
+  const bool firsts_turn =
+      state.owed_to_first_seconds > 0 && state.owed_to_first_seconds >= first_seconds;
+  const SequenceWork* chosen = firsts_turn ? &first : &prefills.front();
+  if (chosen->pass < 0 && (passes.size() >= kMostPasses || room < options.least_tokens)) {
+    chosen = &*std::find_if(prefills.begin(), prefills.end(),
+                            [](const SequenceWork& work) { return work.pass >= 0; });
+  }
+
+  StepPlan plan;
+  plan.first = first.id;
+  bool ends = false;  // a prompt with this pass
+  if (chosen->pass >= 0) {
+    plan.kind = StepPlan::Kind::kContinue;
+    plan.pass = chosen->pass;
+    for (const SequenceWork& work : prefills)
+      ends |= work.pass == chosen->pass && work.pass_tokens == work.remaining;
+  } else {
+    plan.kind = StepPlan::Kind::kBegin;
+    plan.parts = firsts_turn ? NewPass({first}, room) : NewPass(prefills, room);
+    for (const SequenceWork& work : prefills)
+      ends |= work.id == plan.parts[0].id && work.remaining == plan.parts[0].tokens;
+  }
+  const bool decodes =
+      owed > 0 && !ends && (state.decoding_catches_up || owed >= options.turn_seconds);
+  return decodes ? decode : plan;
 }
 
 }  // namespace toaster

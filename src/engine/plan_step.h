@@ -1,6 +1,6 @@
 #pragma once
 
-// What the next forward pass computes: a pure function, so that fairness is tested without a model.
+// What an engine computes next: a pure function, so that fairness is tested without a model.
 
 #include <cstdint>
 #include <vector>
@@ -10,21 +10,25 @@ namespace toaster {
 /// A sequence that runs, as the planner sees it.
 struct SequenceWork {
   int64_t id = 0;
-  int64_t client = 0;     ///< whoever shares a name shares a turn
-  int64_t priority = 0;   ///< higher goes first
-  int64_t arrival = 0;    ///< rising with time
-  int64_t remaining = 1;  ///< known tokens that are not computed; 1: it decodes
+  int64_t client = 0;       ///< whoever shares a name shares a turn
+  int64_t priority = 0;     ///< higher goes first
+  int64_t arrival = 0;      ///< rising with time
+  int64_t remaining = 1;    ///< known tokens that are not computed; 1: it decodes
+  int64_t pass = -1;        ///< the pass under way that it is in; -1: none
+  int64_t pass_tokens = 0;  ///< of the remaining ones, in that pass
 };
 
 /// What steps cost here, as measured so far.
 struct StepCosts {
-  double prefill_token_seconds = 0;  ///< of one more token of a prefill; 0: not known
+  double prefill_token_seconds = 0;  ///< of one token of a prefill, all layers; 0: not known
 };
 
 struct PlanOptions {
-  int64_t most_tokens = 2048;          ///< of prefill in one step
-  int64_t least_tokens = 32;           ///< of prefill in one step: fewer would waste the weights
-  double prefill_slice_seconds = 1.0;  ///< a step lasts about so long while others wait for it
+  int64_t most_tokens = 2048;          ///< in one pass; twice that in all that are under way
+  int64_t least_tokens = 32;           ///< in one pass: fewer would waste the weights
+  int64_t pieces = 1;                  ///< halves of layers, that a pass consists of
+  double turn_seconds = 0.02;          ///< decoding and prefills take turns of at least this length
+  double prefill_slice_seconds = 1.0;  ///< a piece lasts at most about so long while others wait
 };
 
 struct StepState {
@@ -32,26 +36,36 @@ struct StepState {
   StepCosts costs;
   /// Time that prefills have had since decoding last had as much for itself.
   double owed_to_decoding_seconds = 0;
+  bool decoding_catches_up = false;  ///< the last step was for what is owed to it
+  /// A third of the time that other prefills had while the one that came first waited.
+  double owed_to_first_seconds = 0;
 };
 
 struct StepPlan {
+  enum class Kind {
+    kNothing,
+    kDecode,    ///< a whole pass over `parts`, a token of each
+    kBegin,     ///< a prefill pass over `parts` begins, with its first piece
+    kContinue,  ///< `pass` goes on by a piece
+  };
   struct Part {
     int64_t id = 0;
     int64_t tokens = 0;
     bool operator==(const Part&) const = default;
   };
+  Kind kind = Kind::kNothing;
+  int64_t pass = -1;
   std::vector<Part> parts;
-  int64_t prefill_tokens = 0;  ///< of them
+  int64_t first = -1;  ///< the prefill to which a part of the time belongs
 };
 
-/// Every sequence that decodes gets its token in every step. Prefills get a slice of tokens beside
-/// them, then decoding gets as much time for itself, so it keeps at least half its speed. Within a
-/// slice, higher priorities go first; among equals a quarter goes to who came first, so that nobody
-/// starves, and the rest to the client with the least left to read, and of its prompts the shortest
-/// first, so that a newcomer's short prompt does not wait for a long one. Where prompts come to
-/// their end with the slice, it is only as long as they and that quarter are: their first tokens do
-/// not wait for the rest of others. They do not wait for decoding, either, unless more than a slice
-/// is owed to it.
+/// Prefill passes go on piece by piece, so that nothing waits for a whole one. After a turn of
+/// theirs, decoding has as much time for itself as prefills had: it keeps at least half its speed.
+/// Among prefills, higher priorities go first; among equals the client with the least left to read,
+/// and of its prompts the shortest, so that a newcomer's short prompt passes a long one's pass
+/// under way. A quarter of their time belongs to who came first, so that nobody starves. Prompts
+/// that come to their end with their pass wait neither for the rest of others nor for decoding,
+/// unless more than a slice is owed to that.
 StepPlan PlanStep(const StepState& state, const PlanOptions& options);
 
 }  // namespace toaster

@@ -4,10 +4,10 @@
 
 namespace toaster {
 
-int64_t WorkspaceBytesPerToken(const Config& config) {
+int64_t WorkspaceBytesPerToken(const Config& config, bool shared) {
   constexpr int64_t kFloat = 4, kBf16 = 2;
   const int64_t width = config.hidden_size, inner = config.moe_intermediate_size;
-  const int64_t streams = config.hc_mult * width * kFloat;
+  const int64_t streams = (shared ? 2 : 1) * config.hc_mult * width * kFloat;
   const int64_t sub_layer = 3 * width * kFloat;  // read, normed, written
   const int64_t heads = config.num_attention_heads * config.head_dim;
   const int64_t attention = heads * (2 * kFloat + kBf16) +  // queries, attended, attended again

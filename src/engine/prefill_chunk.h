@@ -6,8 +6,9 @@
 
 namespace toaster {
 
-/// Bytes of activations that one more token of a forward pass takes, about.
-int64_t WorkspaceBytesPerToken(const Config& config);
+/// Bytes of activations that one more token of a forward pass takes, about; with those of another
+/// pass that waits meanwhile, if several sequences share the model.
+int64_t WorkspaceBytesPerToken(const Config& config, bool shared = false);
 
 /// Tokens per forward pass of a prefill that are worth their memory: experts are expanded once for
 /// all tokens of a chunk, which stops paying at about 2,048 tokens, and the workspace is to stay

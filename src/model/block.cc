@@ -232,13 +232,11 @@ void ForecastExperts(Backend& backend, const BlockContext& block, std::span<cons
   block.experts->Expect(block.index, w.forecast);
 }
 
-void ForwardBlock(Backend& backend, const BlockContext& block, const BlockBatch& batch,
-                  Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved) {
+void ForwardAttentionHalf(Backend& backend, const BlockContext& block, const BlockBatch& batch,
+                          Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved) {
   const Config& config = block.config;
-  const auto eps = static_cast<float>(config.rms_norm_eps);
   BlockWorkspace& w = workspace;
   BlockTape* tape = saved ? saved->tape.get() : nullptr;
-
   if (tape != nullptr) tape->streams.CopyFrom(streams);
   backend.HyperPre(streams, HyperParametersFor(config, block.weights.hc_attn), w.input, w.post,
                    w.comb);
@@ -247,12 +245,19 @@ void ForwardBlock(Backend& backend, const BlockContext& block, const BlockBatch&
     tape->attn_post.CopyFrom(w.post);
     tape->attn_comb.CopyFrom(w.comb);
   }
-  backend.RmsNorm(w.input, block.weights.attn_norm, eps, w.normed);
+  backend.RmsNorm(w.input, block.weights.attn_norm, static_cast<float>(config.rms_norm_eps),
+                  w.normed);
   if (saved != nullptr) saved->attn_in.CopyFrom(w.normed);
   ForwardAttention(backend, block, batch, w.normed, w, w.sub_output, saved);
   if (saved != nullptr) saved->attn_out.CopyFrom(w.sub_output);
   backend.HyperPost(w.sub_output, w.post, w.comb, streams);
+}
 
+void ForwardMoeHalf(Backend& backend, const BlockContext& block, const BlockBatch& batch,
+                    Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved) {
+  const Config& config = block.config;
+  BlockWorkspace& w = workspace;
+  BlockTape* tape = saved ? saved->tape.get() : nullptr;
   if (tape != nullptr) tape->middle.CopyFrom(streams);
   backend.HyperPre(streams, HyperParametersFor(config, block.weights.hc_ffn), w.input, w.post,
                    w.comb);
@@ -261,11 +266,18 @@ void ForwardBlock(Backend& backend, const BlockContext& block, const BlockBatch&
     tape->ffn_post.CopyFrom(w.post);
     tape->ffn_comb.CopyFrom(w.comb);
   }
-  backend.RmsNorm(w.input, block.weights.ffn_norm, eps, w.normed);
+  backend.RmsNorm(w.input, block.weights.ffn_norm, static_cast<float>(config.rms_norm_eps),
+                  w.normed);
   if (saved != nullptr) saved->ffn_in.CopyFrom(w.normed);
   ForwardMoe(backend, block, batch.tokens, w.normed, w, w.sub_output, saved);
   if (saved != nullptr) saved->ffn_out.CopyFrom(w.sub_output);
   backend.HyperPost(w.sub_output, w.post, w.comb, streams);
+}
+
+void ForwardBlock(Backend& backend, const BlockContext& block, const BlockBatch& batch,
+                  Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved) {
+  ForwardAttentionHalf(backend, block, batch, streams, workspace, saved);
+  ForwardMoeHalf(backend, block, batch, streams, workspace, saved);
 }
 
 }  // namespace toaster

@@ -94,6 +94,13 @@ struct BlockWorkspace {
 void ForwardBlock(Backend& backend, const BlockContext& block, const BlockBatch& batch,
                   Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved);
 
+/// Its halves, each with its hyper-connection: nothing but `streams` and the caches is handed from
+/// one to the other, so that work of other sequences may come between them.
+void ForwardAttentionHalf(Backend& backend, const BlockContext& block, const BlockBatch& batch,
+                          Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved);
+void ForwardMoeHalf(Backend& backend, const BlockContext& block, const BlockBatch& batch,
+                    Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved);
+
 /// The attention sub-layer alone: from its normalised input [rows, d] to `output` [rows, d].
 /// Appends to the caches.
 void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBatch& batch,

@@ -2,11 +2,31 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "base/error.h"
 #include "base/flush_denormals.h"
 #include "tensor/rotate.h"
 
 namespace toaster {
+
+namespace {
+
+/// A tensor whose place another takes for a while.
+class Lent {
+ public:
+  Lent(Tensor& place, Tensor& tensor) : place_(place), tensor_(tensor) {
+    std::swap(place_, tensor_);
+  }
+  ~Lent() { std::swap(place_, tensor_); }
+  Lent(const Lent&) = delete;
+  Lent& operator=(const Lent&) = delete;
+
+ private:
+  Tensor &place_, &tensor_;
+};
+
+}  // namespace
 
 Model::Model(const Config& config, const ModelWeights& weights, Backend& backend,
              ExpertSupply* experts)
@@ -52,12 +72,12 @@ void Model::CheckTokens(std::span<const int32_t> tokens) const {
   }
 }
 
-void Model::Forward(std::span<const SequenceChunk> chunks, Tensor& streams, ForwardSaved* saved,
-                    const LayerProgress& progress) {
+void Model::Begin(ForwardPass& pass) {
   const ScopedFlushDenormals flush;
-  tokens_.clear();
-  segments_.clear();
-  for (const SequenceChunk& chunk : chunks) {
+  pass.halves_done = 0;
+  pass.tokens.clear();
+  pass.segments.clear();
+  for (const SequenceChunk& chunk : pass.chunks) {
     if (chunk.tokens.empty())
       throw Error(ErrorCode::kInvalidArgument, "the prompt has no tokens; give at least one");
     CheckTokens(chunk.tokens);
@@ -70,42 +90,66 @@ void Model::Forward(std::span<const SequenceChunk> chunks, Tensor& streams, Forw
                       "(max_position_embeddings) is {}; shorten the prompt or ask for fewer tokens",
                       end, config_.max_position_embeddings));
     }
-    segments_.push_back({static_cast<int64_t>(tokens_.size()), rows, chunk.cache->length()});
-    tokens_.insert(tokens_.end(), chunk.tokens.begin(), chunk.tokens.end());
+    pass.segments.push_back(
+        {static_cast<int64_t>(pass.tokens.size()), rows, chunk.cache->length()});
+    pass.tokens.insert(pass.tokens.end(), chunk.tokens.begin(), chunk.tokens.end());
   }
-  MakeRotation(segments_, 0, window_rotation_);
-  MakeRotation(segments_, 1, compressed_rotation_);
-  backend_.Embed(tokens_, weights_.embed, config_.hc_mult, streams);
+  MakeRotation(pass.segments, 0, pass.window_rotation);
+  MakeRotation(pass.segments, 1, pass.compressed_rotation);
+  backend_.Embed(pass.tokens, weights_.embed, config_.hc_mult, pass.streams);
+  if (experts_ == nullptr || !experts_->WantsForecasts()) return;
+  for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
+    if (config_.hash_routed(layer))
+      ForecastExperts(backend_, Block(layer), pass.tokens, nullptr, workspace_);
+  }
+}
+
+bool Model::RunHalf(ForwardPass& pass, ForwardSaved* saved) {
+  const ScopedFlushDenormals flush;
+  const int64_t layer = pass.halves_done / 2;
+  caches_.clear();
+  for (const SequenceChunk& chunk : pass.chunks) caches_.push_back(&chunk.cache->block(layer));
+  const BlockBatch batch{
+      pass.tokens, pass.segments, caches_,
+      config_.ratio(layer) == 0 ? pass.window_rotation : pass.compressed_rotation};
+  ForwardSaved::Block* keep = saved ? &saved->blocks[static_cast<size_t>(layer)] : nullptr;
+  BlockSaved* results = keep ? &keep->results : nullptr;
+  if (pass.halves_done++ % 2 == 0) {
+    if (keep != nullptr && saved->for_backward && results->tape == nullptr)
+      results->tape = std::make_unique<BlockTape>();
+    ForwardAttentionHalf(backend_, Block(layer), batch, pass.streams, workspace_, results);
+    return true;
+  }
+  ForwardMoeHalf(backend_, Block(layer), batch, pass.streams, workspace_, results);
+  if (keep != nullptr) keep->hidden.CopyFrom(pass.streams);
+  if (pass.halves_done < halves()) {
+    const bool forecasts = experts_ != nullptr && experts_->WantsForecasts();
+    if (forecasts && !config_.hash_routed(layer + 1))
+      ForecastExperts(backend_, Block(layer + 1), pass.tokens, &pass.streams, workspace_);
+    return true;
+  }
+  for (const SequenceChunk& chunk : pass.chunks)
+    chunk.cache->Advance(static_cast<int64_t>(chunk.tokens.size()));
+  return false;
+}
+
+void Model::Forward(std::span<const SequenceChunk> chunks, Tensor& streams, ForwardSaved* saved,
+                    const LayerProgress& progress) {
+  const ScopedFlushDenormals flush;
+  pass_.chunks.assign(chunks.begin(), chunks.end());
+  const Lent lent(pass_.streams, streams);
+  Begin(pass_);
   if (saved != nullptr) {
-    backend_.Embed(tokens_, weights_.embed, 1, saved->embed);
+    backend_.Embed(pass_.tokens, weights_.embed, 1, saved->embed);
     saved->blocks.resize(static_cast<size_t>(config_.num_hidden_layers));
   }
-  const bool forecasts = experts_ != nullptr && experts_->WantsForecasts();
-  for (int64_t layer = 0; forecasts && layer < config_.num_hidden_layers; ++layer) {
-    if (config_.hash_routed(layer))
-      ForecastExperts(backend_, Block(layer), tokens_, nullptr, workspace_);
+  while (RunHalf(pass_, saved)) {
+    const int64_t layers = pass_.halves_done / 2;
+    if (pass_.halves_done % 2 != 0 || !progress || progress(layers, config_.num_hidden_layers))
+      continue;
+    throw Error(ErrorCode::kCancelled,
+                fmt::format("stopped after {} of {} layers", layers, config_.num_hidden_layers));
   }
-  for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
-    caches_.clear();
-    for (const SequenceChunk& chunk : chunks) caches_.push_back(&chunk.cache->block(layer));
-    const BlockBatch batch{tokens_, segments_, caches_,
-                           config_.ratio(layer) == 0 ? window_rotation_ : compressed_rotation_};
-    ForwardSaved::Block* keep = saved ? &saved->blocks[static_cast<size_t>(layer)] : nullptr;
-    if (keep != nullptr && saved->for_backward && keep->results.tape == nullptr)
-      keep->results.tape = std::make_unique<BlockTape>();
-    ForwardBlock(backend_, Block(layer), batch, streams, workspace_,
-                 keep ? &keep->results : nullptr);
-    if (keep != nullptr) keep->hidden.CopyFrom(streams);
-    const bool last = layer + 1 == config_.num_hidden_layers;
-    if (forecasts && !last && !config_.hash_routed(layer + 1))
-      ForecastExperts(backend_, Block(layer + 1), tokens_, &streams, workspace_);
-    if (!last && progress && !progress(layer + 1, config_.num_hidden_layers)) {
-      throw Error(ErrorCode::kCancelled, fmt::format("stopped after {} of {} layers", layer + 1,
-                                                     config_.num_hidden_layers));
-    }
-  }
-  for (const SequenceChunk& chunk : chunks)
-    chunk.cache->Advance(static_cast<int64_t>(chunk.tokens.size()));
 }
 
 void Model::HeadLogits(const Tensor& streams, const HyperWeights& hyper, const Vector& norm,

@@ -20,6 +20,20 @@ struct SequenceChunk {
   SequenceCache* cache = nullptr;
 };
 
+/// A forward pass that is run half a layer at a time (attention, or experts), so that others can go
+/// ahead of it in between. Its caches are in no defined state until it is complete, and in no other
+/// pass.
+struct ForwardPass {
+  std::vector<SequenceChunk> chunks;  ///< the tokens are borrowed
+  Tensor streams;  ///< [rows, hc_mult, d] after the halves done; rows in the order of the chunks
+  int64_t halves_done = 0;
+
+  // Of all chunks together, set by Model::Begin().
+  std::vector<int32_t> tokens;
+  std::vector<Segment> segments;
+  Rotation window_rotation, compressed_rotation;
+};
+
 /// What a forward pass keeps when asked: the embedding, and each block's intermediate results with
 /// the streams after it.
 struct ForwardSaved {
@@ -60,6 +74,14 @@ class Model {
   void Forward(std::span<const SequenceChunk> chunks, Tensor& streams,
                ForwardSaved* saved = nullptr, const LayerProgress& progress = nullptr);
 
+  /// The same half a layer at a time: sets up everything behind `chunks`. Throws as Forward() does,
+  /// before anything changes.
+  void Begin(ForwardPass& pass);
+  /// Runs the next half layer of a pass that has one left; false if it was the last: then the
+  /// caches have advanced. Throws as Forward() does.
+  bool RunHalf(ForwardPass& pass, ForwardSaved* saved = nullptr);
+  int64_t halves() const { return 2 * config_.num_hidden_layers; }
+
   /// Logits [rows, vocabulary] in float of streams [rows, hc_mult, d].
   void Logits(const Tensor& streams, Tensor& logits);
 
@@ -89,7 +111,7 @@ class Model {
   ExpertSupply* experts_;
   ModelFrequencies frequencies_;
   BlockWorkspace workspace_;
-  Rotation window_rotation_, compressed_rotation_;
+  ForwardPass pass_;  // of Forward()
   Tensor head_, draft_embed_, draft_e_, draft_h_;
   std::vector<int32_t> tokens_;
   std::vector<Segment> segments_;

@@ -435,6 +435,7 @@ HttpResponse ApiServer::MetricsPage(HttpRequest&) {
   if (const ServedParts* parts = parts_) {
     gauges.running = parts->generator.running();
     gauges.waiting = parts->generator.waiting();
+    gauges.meters = parts->generator.Meters();
   }
   gauges.connections = static_cast<int64_t>(connections());
   gauges.streams = streams_;

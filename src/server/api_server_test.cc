@@ -444,6 +444,11 @@ TEST(ApiServerTest, UtilitiesAndMetrics) {
   EXPECT_THAT(metrics, HasSubstr("vllm:generation_tokens_total{model_name=\"toaster-test\"} "));
   EXPECT_THAT(metrics, HasSubstr("toaster_prompt_cache_miss_tokens_total "));
   EXPECT_THAT(metrics, HasSubstr("vllm:request_success_total{model_name=\"toaster-test\","));
+  EXPECT_THAT(metrics, HasSubstr("\ntoaster_limit_share 0.75\n"));
+  EXPECT_THAT(metrics, HasSubstr("\ntoaster_read_bytes_total{tier=\"memory\"} 13000000000\n"));
+  EXPECT_THAT(metrics, HasSubstr("\ntoaster_read_bytes_total{tier=\"disk\"} 7\n"));
+  EXPECT_THAT(metrics, HasSubstr("\ntoaster_experts_used_total 12\n"));
+  EXPECT_THAT(metrics, HasSubstr("\ntoaster_experts_missed_total 3\n"));
   EXPECT_EQ(OrderedJson::parse(client.Get("/props").body)["model_alias"], "toaster-test");
   EXPECT_TRUE(OrderedJson::parse(client.Get("/slots").body)[0].contains("is_processing"));
   EXPECT_EQ(OrderedJson::parse(client.Get("/v1/models").body)["data"][0]["id"], "toaster-test");

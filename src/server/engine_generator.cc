@@ -1,5 +1,7 @@
 #include "server/engine_generator.h"
 
+#include <cmath>
+
 #include "server/api_error.h"
 
 namespace toaster {
@@ -36,7 +38,8 @@ class Stream : public GenerationStream {
     told.cached_tokens = figures.cached_tokens;
     told.miss_reason = std::move(figures.miss_reason);
     told.cached_in = std::move(figures.cached_in);
-    if (figures.disk_bytes > 0) told.read_bytes["disk"] = figures.disk_bytes;
+    if (figures.memory_bytes > 0) told.read_bytes["memory"] = std::llround(figures.memory_bytes);
+    if (figures.disk_bytes > 0) told.read_bytes["disk"] = std::llround(figures.disk_bytes);
     told.queue_seconds = figures.queue_seconds;
     told.prefill_seconds = figures.prefill_seconds;
     told.decode_seconds = figures.decode_seconds;
@@ -78,6 +81,11 @@ std::vector<GenerationSlot> EngineGenerator::Slots() const {
     slots.push_back({-1 - i, false, 0});
   }
   return slots;
+}
+
+GeneratorMeters EngineGenerator::Meters() const {
+  const EngineStatus status = engine_.status();
+  return {status.limit_share, status.read_bytes, status.experts};
 }
 
 }  // namespace toaster

@@ -9,8 +9,9 @@ namespace toaster {
 class EngineGenerator : public Generator {
  public:
   /// See Engine; the model and the store, which may be null, are borrowed.
-  EngineGenerator(RunningModel& running, const EngineLimits& limits, PrefixStore* store = nullptr)
-      : engine_(running, limits, store), places_(limits.most_running) {}
+  EngineGenerator(RunningModel& running, const EngineLimits& limits, PrefixStore* store = nullptr,
+                  const EngineMeters& meters = {})
+      : engine_(running, limits, store, meters), places_(limits.most_running) {}
 
   /// Cancels what is left: every stream ends.
   void Stop() { engine_.Stop(); }
@@ -19,6 +20,7 @@ class EngineGenerator : public Generator {
   int64_t waiting() const override { return engine_.status().waiting; }
   int64_t running() const override { return static_cast<int64_t>(engine_.status().running.size()); }
   std::vector<GenerationSlot> Slots() const override;
+  GeneratorMeters Meters() const override;
 
  private:
   Engine engine_;

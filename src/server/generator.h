@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/sampler.h"
+#include "engine/step_meter.h"
 
 namespace toaster {
 
@@ -68,6 +70,13 @@ struct GenerationSlot {
   int64_t tokens = 0;  ///< in its cache
 };
 
+/// What a generator's meters say, for /metrics.
+struct GeneratorMeters {
+  double limit_share = 0;  ///< of the speed the machine allows, lately; 0: not known
+  StepBytes read_bytes;    ///< since the start
+  std::optional<ExpertStoreFigures> experts;  ///< if they are read from files
+};
+
 /// What the server needs of whatever computes: jobs go in, tokens come out. Any thread.
 class Generator {
  public:
@@ -77,6 +86,7 @@ class Generator {
   virtual int64_t waiting() const = 0;
   virtual int64_t running() const = 0;
   virtual std::vector<GenerationSlot> Slots() const = 0;
+  virtual GeneratorMeters Meters() const { return {}; }
 };
 
 }  // namespace toaster

@@ -132,6 +132,29 @@ std::string Metrics::Page(const GaugeFigures& gauges) const {
   Head(page, "toaster_memory_bytes", "gauge", "Memory in use by tier.");
   for (const auto& [tier, bytes] : gauges.memory_bytes)
     page += fmt::format("toaster_memory_bytes{{tier=\"{}\"}} {}\n", Escape(tier), bytes);
+  const GeneratorMeters& meters = gauges.meters;
+  Head(page, "toaster_read_bytes_total", "counter", "Weights and caches read, by memory tier.");
+  page +=
+      fmt::format("toaster_read_bytes_total{{tier=\"memory\"}} {:.0f}\n", meters.read_bytes.memory);
+  page += fmt::format("toaster_read_bytes_total{{tier=\"disk\"}} {:.0f}\n", meters.read_bytes.disk);
+  if (meters.limit_share > 0) {
+    own("toaster_limit_share", "gauge", "Share of the speed that this machine allows, lately.",
+        meters.limit_share);
+  }
+  if (!meters.experts) return page;
+  const ExpertStoreFigures& experts = *meters.experts;
+  own("toaster_experts_used_total", "counter", "Experts that steps needed.", experts.used);
+  own("toaster_experts_missed_total", "counter",
+      "Experts that steps needed and that were neither in memory nor on their way.",
+      experts.missed);
+  own("toaster_experts_forecast_total", "counter", "Experts read before they were needed.",
+      experts.read_for_forecast);
+  own("toaster_experts_forecast_in_vain_total", "counter",
+      "Experts read before they were needed, and then not needed.", experts.forecast_in_vain);
+  own("toaster_expert_read_seconds_total", "counter", "In which experts were being read.",
+      experts.read_seconds);
+  own("toaster_expert_wait_seconds_total", "counter", "In which computing waited for experts.",
+      experts.wait_seconds);
   return page;
 }
 

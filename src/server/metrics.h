@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "server/generator.h"
+
 namespace toaster {
 
 /// What one request did, when it is over.
@@ -22,6 +24,7 @@ struct RequestFigures {
 struct GaugeFigures {
   int64_t running = 0, waiting = 0, connections = 0, streams = 0;
   std::map<std::string, int64_t> memory_bytes;  ///< by tier
+  GeneratorMeters meters;
 };
 
 /// Counts what the server does and writes it as Prometheus text: under vLLM's names where vLLM has

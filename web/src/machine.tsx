@@ -48,6 +48,7 @@ export function Machine() {
     return () => { stopped = true; clearTimeout(timer); };
   }, []);
   const value = (name: string, show: (value: number) => string = whole) => metrics?.[name] === undefined ? null : show(metrics[name]);
+  const experts = metrics?.toaster_experts_used_total;
   const hit = metrics?.toaster_prompt_cache_hit_tokens_total, miss = metrics?.toaster_prompt_cache_miss_tokens_total;
   const tiers = Object.entries(metrics ?? {}).filter(([name]) => name.startsWith('toaster_memory_bytes{'))
     .map(([name, size]) => [/tier="([^"]*)"/.exec(name)?.[1] ?? name, bytes(size)] as const);
@@ -65,6 +66,12 @@ export function Machine() {
     </dl>
     <h2>Memory</h2>
     <dl>{tiers.length ? tiers.map(([name, size]) => tile(name, size)) : tile('Tiers', null)}</dl>
+    {experts !== undefined && <><h2>Experts from disk</h2>
+      <dl>
+        {tile('Found in memory', experts === 0 ? null : percent(1 - (metrics?.toaster_experts_missed_total ?? 0) / experts))}
+        {tile('Read', value('toaster_read_bytes_total{tier="disk"}', bytes))}
+        {tile('Waited for', value('toaster_expert_wait_seconds_total', seconds => `${seconds.toFixed(1)} s`))}
+      </dl></>}
     <h2>Requests</h2>
     {slots?.length ? <div class="scroll" tabindex={0} role="region" aria-label="Requests"><table><thead><tr><th>Slot</th><th>State</th><th>Tokens</th></tr></thead>
       <tbody>{slots.map((slot, index) => <tr key={index}><td>{slot.id ?? index}</td>

@@ -192,9 +192,12 @@ test('the machine page shows what is reported and says what is not', async () =>
   await click('Machine');
   await page.waitForFunction(() => document.querySelector('.machine')?.textContent.includes('not reported'));
   mock.metrics = '# TYPE x counter\ntoaster_generated_tokens_total 10\ntoaster_prompt_cache_hit_tokens_total 3\n' +
-    'toaster_prompt_cache_miss_tokens_total 1\ntoaster_memory_bytes{tier="RAM"} 2e9\ntoaster_limit_share 0.87\n';
+    'toaster_prompt_cache_miss_tokens_total 1\ntoaster_memory_bytes{tier="RAM"} 2e9\ntoaster_limit_share 0.87\n' +
+    'toaster_experts_used_total 8\ntoaster_experts_missed_total 1\ntoaster_read_bytes_total{tier="memory"} 9e9\ntoaster_read_bytes_total{tier="disk"} 3e6\n';
   await page.waitForFunction(() => document.querySelector('.machine').textContent.includes('75.0 %'));
   assert.match((await texts('.machine'))[0], /RAM2\.00 GB/);
+  assert.match((await texts('.machine'))[0], /Share of the limit87\.0 %/);
+  assert.match((await texts('.machine'))[0], /Found in memory87\.5 %Read3\.0 MBWaited fornot reported/);
   assert.match((await texts('.machine'))[0], /Money savednot reported/);
 });
 
