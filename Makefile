@@ -40,7 +40,7 @@ kernel-instructions: install build  ## instructions of each kernel against the r
 clients-test: install build  ## official clients from npm against the server; needs npm
 	mkdir -p build/clients
 	cp tests/clients/*.json tests/clients/*.mjs build/clients
-	cd build/clients && npm ci --silent --no-audit --no-fund && REPLAY_SERVER=../release/replay_server npm test
+	cd build/clients && npm ci --silent --no-audit --no-fund && REPLAY_SERVER=../release/replay_server TOASTER=../release/toaster npm test
 
 agents-test: install build  ## real agents from npm complete a tool loop against the server; needs npm and 0.7 GB
 	mkdir -p build/agents

@@ -17,6 +17,10 @@ double SecondsSince(SteadyClock::time_point start) {
   return std::chrono::duration<double>(SteadyClock::now() - start).count();
 }
 
+// A prompt of so many tokens takes so much longer than one more step that it is kept for being
+// asked again.
+constexpr int64_t kAskedAgain = 256;
+
 // While every reader is behind, the engine looks this often whether one has caught up.
 constexpr std::chrono::milliseconds kReaderPoll{5};
 
@@ -62,6 +66,8 @@ std::unique_ptr<EngineStream> Engine::Submit(EngineRequest request) {
                             token, config.vocab_size - 1));
   }
   if (request.stable_tokens < 0 || request.stable_tokens > size) request.stable_tokens = size;
+  // The last token is always computed, for its logits: the same prompt again goes on before it.
+  if (size >= kAskedAgain) request.stable_tokens = std::min(request.stable_tokens, size - 1);
   auto sequence = std::make_unique<Sequence>(std::move(request), config.vocab_size);
   std::unique_ptr<EngineStream> stream(new EngineStream(sequence->shared));
   {

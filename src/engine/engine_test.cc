@@ -340,6 +340,16 @@ TEST_F(EngineTest, TellsWhatTheCacheDid) {
   EXPECT_EQ(figures(foreign).cached_tokens, 100);  // its own, now
 }
 
+TEST_F(EngineTest, ThePromptThatIsAskedAgainIsThere) {
+  Engine engine(running_, SmallLimits());
+  const EngineRequest request = Request(Prompt(333, 1), 3, 1);
+  const std::vector<int32_t> reply = ReadAll(*engine.Submit(request));
+  const auto again = engine.Submit(request);
+  EXPECT_EQ(ReadAll(*again), reply);
+  EXPECT_EQ(again->figures().cached_tokens, 332);
+  EXPECT_EQ(again->figures().miss_reason, "");
+}
+
 TEST_F(EngineTest, APrefillGoesOnWhenItsClientHasGone) {
   EngineRequest request = Request(Prompt(1500, 4), 6, 9);
   const std::vector<int32_t> alone = Alone(request);
