@@ -26,6 +26,7 @@ const list = text => text.split(',').map(Number);
 
 async function startServer(...more) {
   const server = spawn(program, ['serve', ...model, '--port', '0', '-q', ...more, ...options.serve.split(' ').filter(Boolean)], {stdio: ['ignore', 'pipe', 'inherit']});
+  process.once('exit', () => server.kill('SIGKILL'));  // nothing is left behind if a measurement fails
   const base = await new Promise(resolve => createInterface(server.stdout).once('line', resolve));
   return {base, stop: () => new Promise(resolve => { server.once('exit', resolve); server.kill('SIGTERM'); })};
 }
@@ -117,7 +118,7 @@ async function newcomer() {
       let lone_rate = 0, rate = 0;
       for (let round = 0; round < Number(options.rounds); ++round) lone.push((await reply(base, await textOf(base, short), 1)).first);
       const goer = new AbortController(), writer = new AbortController();
-      const reading = () => reply(base, draw(10) + long, 1, {signal: goer.signal});
+      const reading = () => reply(base, draw(1e6) + long, 1, {signal: goer.signal});
       let written = [];
       const writing = decoding && reply(base, 'Write.', 1e6, {signal: writer.signal, on: times => { written = times; }});
       if (decoding) {

@@ -154,7 +154,8 @@ StepState Engine::State() const {
                                sequence->id,
                                std::max(target - sequence->computed, sequence->pass_tokens),
                                sequence->pass,
-                               sequence->pass_tokens};
+                               sequence->pass_tokens,
+                               sequence->generated == 0};
     if (sequence->alone) {
       state.sequences = {work};
       return state;
@@ -298,7 +299,7 @@ void Engine::Account(const StepPlan& plan, Pass& pass, double seconds) {
     return Ready(*sequence) && sequence->pass < 0 && sequence->generated > 0;
   });
   // More than as much: after a prefill, decoding finds nothing of its own in the caches.
-  constexpr double kDecodingShare = 1.25;
+  constexpr double kDecodingShare = 1.5;
   if (decodes) owed_to_decoding_seconds_ += kDecodingShare * seconds;
   const bool firsts = std::any_of(pass.sequences.begin(), pass.sequences.end(),
                                   [&](const Sequence* part) { return part->id == plan.first; });

@@ -177,9 +177,7 @@ TEST_F(EngineTest, ANewcomerDoesNotWaitForALongPromptAndDecodingKeepsHalfItsSpee
   limits.prefill_slice_seconds = 0.5;
   limits.linger_seconds = 0;
   limits.chunk = ServingChunk(running_.config());
-  limits.step_seconds = [&](int64_t tokens, double share) {
-    return time.AfterStep(tokens, share);
-  };
+  limits.step_seconds = [&](int64_t tokens, double share) { return time.AfterStep(tokens, share); };
   Engine engine(running_, limits);
   EngineToken token;
   const auto came = [&](EngineStream& stream) {
@@ -205,6 +203,11 @@ TEST_F(EngineTest, ANewcomerDoesNotWaitForALongPromptAndDecodingKeepsHalfItsSpee
     stream = engine.Submit(newcomer);
     // It may have come when a step of the long prompt had just begun.
     const double begun = 0.1 + 0.01 * static_cast<double>(limits.chunk);
+    EXPECT_LE(begun + until_token(*stream), 5 * lone_seconds);
+    // Neither if the cache ends before its last token.
+    newcomer.prompt = Prompt(100, 7);
+    newcomer.stable_tokens = 99;
+    stream = engine.Submit(newcomer);
     EXPECT_LE(begun + until_token(*stream), 5 * lone_seconds);
     EXPECT_FALSE(came(*reading)) << "the long prompt has to last";
   }

@@ -61,14 +61,16 @@ std::vector<StepPlan::Part> NewPass(const std::vector<SequenceWork>& prefills, i
 
 StepPlan PlanStep(const StepState& state, const PlanOptions& options) {
   StepPlan decode;
+  bool first_token = false;
   for (const SequenceWork& work : state.sequences) {
     if (work.remaining > 1 || work.pass >= 0) continue;
     decode.kind = StepPlan::Kind::kDecode;
     decode.parts.push_back({work.id, 1});
+    first_token |= work.first_token;
   }
   const std::vector<SequenceWork> prefills = SortedPrefills(state);
   const double owed = decode.parts.empty() ? 0 : state.owed_to_decoding_seconds;
-  if (prefills.empty() || owed > options.prefill_slice_seconds) return decode;
+  if (prefills.empty() || first_token || owed > options.prefill_slice_seconds) return decode;
 
   const SequenceWork& first = *std::min_element(
       prefills.begin(), prefills.end(), [](const SequenceWork& a, const SequenceWork& b) {

@@ -10,12 +10,13 @@ namespace toaster {
 /// A sequence that runs, as the planner sees it.
 struct SequenceWork {
   int64_t id = 0;
-  int64_t client = 0;       ///< whoever shares a name shares a turn
-  int64_t priority = 0;     ///< higher goes first
-  int64_t arrival = 0;      ///< rising with time
-  int64_t remaining = 1;    ///< known tokens that are not computed; 1: it decodes
-  int64_t pass = -1;        ///< the pass under way that it is in; -1: none
-  int64_t pass_tokens = 0;  ///< of the remaining ones, in that pass
+  int64_t client = 0;        ///< whoever shares a name shares a turn
+  int64_t priority = 0;      ///< higher goes first
+  int64_t arrival = 0;       ///< rising with time
+  int64_t remaining = 1;     ///< known tokens that are not computed; 1: it decodes
+  int64_t pass = -1;         ///< the pass under way that it is in; -1: none
+  int64_t pass_tokens = 0;   ///< of the remaining ones, in that pass
+  bool first_token = false;  ///< it decodes and has no token yet
 };
 
 /// What steps cost here, as measured so far.

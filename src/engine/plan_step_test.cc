@@ -114,6 +114,13 @@ TEST(PlanStep, AFirstTokenDoesNotWaitForDecoding) {
   EXPECT_EQ(PlanStep(state, {}).kind, Kind::kDecode);
 }
 
+TEST(PlanStep, AFirstTokenThatOnlyWantsItsStepHasIt) {
+  StepState state = With({{1, 0, 0, 0, 30000, 9, 100}, {2, 1, 0, 1, 1}});
+  EXPECT_EQ(PlanStep(state, {}).kind, Kind::kContinue);
+  state.sequences[1].first_token = true;
+  EXPECT_EQ(PlanStep(state, {}).parts, (Parts{{2, 1}}));
+}
+
 TEST(PlanStep, CountsAClientOnce) {
   // One client with many short prompts is behind one with a single, slightly longer one.
   const StepPlan plan =
