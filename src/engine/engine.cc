@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <map>
 
 #include "base/error.h"
@@ -136,12 +135,16 @@ StepState Engine::State() const {
   state.owed_to_decoding_seconds = owed_to_decoding_seconds_;
   state.decoding_catches_up = decoding_catches_up_;
   state.owed_to_first_seconds = owed_to_first_seconds_;
+  std::vector<const Sequence*> followers;
+  for (const auto& sequence : sequences_) {
+    if (!sequence->done && sequence->leader >= 0) followers.push_back(sequence.get());
+  }
   for (const auto& sequence : sequences_) {
     if (!Ready(*sequence)) continue;
     // Whoever waits for a prompt lends it its own urgency.
     int64_t priority = sequence->priority(), target = sequence->target();
-    for (const auto& other : sequences_) {
-      if (other->done || other->leader != sequence->id) continue;
+    for (const Sequence* other : followers) {
+      if (other->leader != sequence->id) continue;
       priority = std::max(priority, other->priority());
       target = std::min(target, other->join);
     }
@@ -167,6 +170,7 @@ StepState Engine::State() const {
 
 // A step ends where the cache is to be kept, or where others wait for it.
 int64_t Engine::StepTokens(const Sequence& sequence, int64_t planned) const {
+  if (planned == 1) return 1;
   const int64_t spacing = std::max<int64_t>(1, limits_.place_spacing);
   int64_t end = sequence.computed + planned;
   end = std::min(end, (sequence.computed / spacing + 1) * spacing);

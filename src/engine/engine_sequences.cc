@@ -1,7 +1,6 @@
 // Which sequences an engine has, and from where they go on.
 
 #include <algorithm>
-#include <limits>
 #include <map>
 
 #include "base/check.h"

@@ -35,7 +35,7 @@ struct PlanOptions {
 struct StepState {
   std::vector<SequenceWork> sequences;
   StepCosts costs;
-  /// Time that prefills have had since decoding last had as much for itself.
+  /// Time that is due to decoding for what prefills had.
   double owed_to_decoding_seconds = 0;
   bool decoding_catches_up = false;  ///< the last step was for what is owed to it
   /// A third of the time that other prefills had while the one that came first waited.
@@ -61,12 +61,13 @@ struct StepPlan {
 };
 
 /// Prefill passes go on piece by piece, so that nothing waits for a whole one. After a turn of
-/// theirs, decoding has as much time for itself as prefills had: it keeps at least half its speed.
-/// Among prefills, higher priorities go first; among equals the client with the least left to read,
-/// and of its prompts the shortest, so that a newcomer's short prompt passes a long one's pass
-/// under way. A quarter of their time belongs to who came first, so that nobody starves. Prompts
-/// that come to their end with their pass wait neither for the rest of others nor for decoding,
-/// unless more than a slice is owed to that.
+/// theirs, decoding has the time that is owed to it: as much as they had, or more, and it keeps at
+/// least half its speed. A first token that only wants its step has it at once. Among prefills,
+/// higher priorities go first; among equals the client with the least left to read, and of its
+/// prompts the shortest, so that a newcomer's short prompt passes a long one's pass under way. A
+/// quarter of their time belongs to who came first, so that nobody starves. Prompts that come to
+/// their end with their pass wait neither for the rest of others nor for decoding, unless more than
+/// a slice is owed to that.
 StepPlan PlanStep(const StepState& state, const PlanOptions& options);
 
 }  // namespace toaster

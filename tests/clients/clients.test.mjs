@@ -8,6 +8,7 @@ import {createOpenAICompatible} from '@ai-sdk/openai-compatible';
 import {createAnthropic} from '@ai-sdk/anthropic';
 import {createDeepSeek} from '@ai-sdk/deepseek';
 import {startReplayServer} from './replay.mjs';
+import {untilIdle} from './until_idle.mjs';
 
 const model = 'toaster-replay';
 const schema = {type: 'object', properties: {city: {type: 'string'}}, required: ['city']};
@@ -20,15 +21,6 @@ before(async () => {
   anthropic = new Anthropic({baseURL: base, apiKey: 'none', maxRetries: 0});
 });
 after(() => server.stop());
-
-/// Running requests, once the server has noticed what happened to them.
-async function running() {
-  const text = await (await fetch(`${base}/metrics`)).text();
-  return Number(/^toaster_streams (\d+)/m.exec(text)[1]);
-}
-async function untilIdle() {
-  while (await running() > 0) await new Promise(resolve => setTimeout(resolve, 10));
-}
 
 const ask = text => [{role: 'user', content: text}];
 
@@ -95,7 +87,7 @@ test('openai: errors carry status and field', async () => {
 test('openai: an abort ends the job', async () => {
   const stream = await openai.chat.completions.create({model, messages: ask('go on for ever'), stream: true});
   for await (const chunk of stream) if (chunk.choices[0].delta.content) break;
-  await untilIdle();
+  await untilIdle(base);
 });
 
 test('openai: responses, whole, streamed, continued', async () => {
@@ -146,7 +138,7 @@ test('anthropic: errors and aborts', async () => {
   const stream = anthropic.messages.stream({model, max_tokens: 1000, messages: ask('go on for ever')});
   stream.on('text', () => stream.abort());
   await assert.rejects(stream.finalMessage());
-  await untilIdle();
+  await untilIdle(base);
 });
 
 for (const [name, make] of [
@@ -175,7 +167,7 @@ for (const [name, make] of [
     const abort = new AbortController();
     const endless = streamText({model: make(), prompt: 'go on for ever', maxRetries: 0, abortSignal: abort.signal, onError() {}});
     try { for await (const part of endless.textStream) if (part) abort.abort(); } catch { /* as asked */ }
-    await untilIdle();
+    await untilIdle(base);
     await assert.rejects(generateText({model: make(), prompt: 'fail now', maxRetries: 0}));
   });
 }
