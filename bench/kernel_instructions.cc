@@ -37,7 +37,7 @@ AlignedArray<T> Numbers(int64_t n, T (*number)(int64_t)) {
 
 float SmallFloat(int64_t i) { return 0.25f * static_cast<float>(i % 13 - 6); }
 uint16_t SmallBf16(int64_t i) { return FloatToBf16(SmallFloat(i)); }
-int8_t SmallInteger(int64_t i) { return static_cast<int8_t>(i % 13 - 6); }
+uint8_t SmallIndexCode(int64_t i) { return static_cast<uint8_t>(i % 25); }
 uint8_t SmallCode(int64_t i) { return static_cast<uint8_t>(i * 37 % 120); }  // no E4M3 NaN
 uint8_t ScaleOne(int64_t) { return 127; }
 
@@ -140,13 +140,13 @@ std::vector<Case> Cases() {
                      CountedCall([&] { table.expand_entry(entry.data(), 448, 64, out.data()); });
                    }});
   cases.push_back({"index_scores", [](const KernelTable& table) {
-                     const auto codes = Numbers<int8_t>(kIndexWidth * kIndexHeads, SmallInteger);
+                     const auto codes = Numbers<uint8_t>(kIndexWidth * kIndexHeads, SmallIndexCode);
                      const auto scales = Numbers<float>(kIndexWidth / 32 * kIndexHeads, SmallFloat);
                      const auto weights = Numbers<float>(kIndexHeads, SmallFloat);
                      const auto keys = Numbers<uint8_t>(kKeys * 68, SmallCode);
                      AlignedArray<float> out(kKeys);
                      const IndexQuery query = {codes.data(), scales.data(), weights.data(),
-                                               kIndexHeads, kIndexWidth};
+                                               kIndexHeads,  kIndexWidth,   {}};
                      CountedCall(
                          [&] { table.index_scores(query, keys.data(), kKeys, out.data()); });
                    }});

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 
 #include "tensor/elementary.h"
@@ -180,13 +181,43 @@ void MakeCompressedRow(std::span<const PoolSlot> slots, const CompressParameters
 }
 
 void SelectTop(const float* scores, int64_t n, int64_t count, std::vector<int32_t>& chosen) {
-  chosen.resize(static_cast<size_t>(n));
-  std::iota(chosen.begin(), chosen.end(), 0);
-  if (count >= n) return;
-  std::nth_element(chosen.begin(), chosen.begin() + count, chosen.end(), [&](int32_t a, int32_t b) {
-    return scores[a] != scores[b] ? scores[a] > scores[b] : a < b;
-  });
-  chosen.resize(static_cast<size_t>(count));
+  if (count >= n) {
+    chosen.resize(static_cast<size_t>(std::max<int64_t>(n, 0)));
+    std::iota(chosen.begin(), chosen.end(), 0);
+    return;
+  }
+  chosen.clear();
+  if (count <= 0) return;
+  const auto before = [&](int32_t a, int32_t b) {
+    if (scores[a] > scores[b]) return true;
+    if (scores[b] > scores[a]) return false;
+    const bool a_is_nan = std::isnan(scores[a]), b_is_nan = std::isnan(scores[b]);
+    return a_is_nan != b_is_nan ? b_is_nan : a < b;
+  };
+  const auto keep_best = [&] {
+    std::nth_element(chosen.begin(), chosen.begin() + count, chosen.end(), before);
+    chosen.resize(static_cast<size_t>(count));
+    return scores[*std::max_element(chosen.begin(), chosen.end(), before)];
+  };
+  // Candidates in rising order. Once twice as many as asked for were seen, only what beats the last
+  // of the best so far is one, and most stretches hold none.
+  const size_t most = static_cast<size_t>(2 * count);
+  constexpr int64_t kStretch = 64;
+  float bar = std::numeric_limits<float>::quiet_NaN();  // of no effect
+  for (int64_t begin = 0; begin < n; begin += kStretch) {
+    const int64_t end = std::min(begin + kStretch, n);
+    if (!std::isnan(bar)) {
+      bool any = false;
+      for (int64_t i = begin; i < end; ++i) any |= scores[i] > bar;
+      if (!any) continue;
+    }
+    for (int64_t i = begin; i < end; ++i) {
+      if (scores[i] <= bar) continue;
+      chosen.push_back(static_cast<int32_t>(i));
+      if (chosen.size() == most) bar = keep_best();
+    }
+  }
+  if (static_cast<int64_t>(chosen.size()) > count) keep_best();
   std::sort(chosen.begin(), chosen.end());
 }
 

@@ -11,7 +11,8 @@ int64_t WorkspaceBytesPerToken(const Config& config, bool shared) {
   const int64_t sub_layer = 3 * width * kFloat;  // read, normed, written
   const int64_t heads = config.num_attention_heads * config.head_dim;
   const int64_t attention = heads * (2 * kFloat + kBf16) +  // queries, attended, attended again
-                            config.index_n_heads * config.index_head_dim * kFloat +
+                            config.index_n_heads * config.index_head_dim *
+                                (kFloat + 2) +  // as floats, as codes of two forms
                             (config.q_lora_rank + config.o_groups * config.o_lora_rank) * kFloat;
   const int64_t slots = config.num_experts_per_tok + 1;
   const int64_t experts = slots * (width * (kBf16 + kFloat) + inner * (kFloat + kBf16));

@@ -110,8 +110,10 @@ class CpuBackend : public Backend {
   std::vector<Scratch> scratch_;
   PackedRows plain_, quantised_, activated_, gathered_;
   Tensor mixes_, padded_, biased_, activations_, results_;
-  AlignedArray<int8_t> index_codes_;
-  AlignedArray<float> index_scales_, index_weights_, index_row_scores_;
+  AlignedArray<uint8_t> index_codes_, index_folds_;
+  AlignedArray<int8_t> folded_index_codes_;
+  AlignedArray<int32_t> folded_index_offsets_;
+  AlignedArray<float> index_scales_, index_weights_, folded_index_weights_, index_row_scores_;
 };
 
 }  // namespace toaster

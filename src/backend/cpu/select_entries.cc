@@ -19,6 +19,11 @@ constexpr int64_t kBlock = 32;
 constexpr int64_t kKeysPerPiece = 2048;              // keys that one thread scans at a time
 constexpr int64_t kScoresAtOnce = int64_t{1} << 24;  // bounds the score buffer
 
+// The next page of keys, while this one is scored.
+void FetchAhead(const uint8_t* bytes, int64_t count) {
+  for (int64_t at = 0; at < count; at += 64) __builtin_prefetch(bytes + at, 0, 3);
+}
+
 }  // namespace
 
 void CpuBackend::PrepareIndexRow(float* q, float* weights, int64_t row, int64_t heads,
@@ -28,10 +33,17 @@ void CpuBackend::PrepareIndexRow(float* q, float* weights, int64_t row, int64_t 
   float* head_weights = index_weights_.data() + row * padded;
   std::fill_n(head_weights, padded, 0.0f);
   std::vector<uint8_t> key(static_cast<size_t>(KeyBytes(width)));
-  int8_t* codes = index_codes_.data() + row * width * padded;
+  uint8_t* codes = index_codes_.data() + row * width * padded;
+  int8_t* folded_codes = folded_index_codes_.data() + row * width * padded;
+  int32_t* folded_offsets = folded_index_offsets_.data() + row * padded;
+  float* folded_weights = folded_index_weights_.data() + row * padded;
   float* scales = index_scales_.data() + row * width / kBlock * padded;
-  std::fill_n(codes, width * padded, int8_t{0});
+  std::fill_n(codes, width * padded, static_cast<uint8_t>(kernels::kIndexBias));
+  std::fill_n(folded_codes, width * padded, int8_t{0});
+  std::fill_n(folded_offsets, padded, 0);
+  std::fill_n(folded_weights, padded, 0.0f);
   std::fill_n(scales, width / kBlock * padded, 0.0f);
+  bool folds = official();
   for (int64_t head = 0; head < heads; ++head) {
     float* x = q + head * width;
     head_weights[head] = weights[head] = Round(weights[head] * scale);
@@ -46,18 +58,31 @@ void CpuBackend::PrepareIndexRow(float* q, float* weights, int64_t row, int64_t 
     for (int64_t i = 0; i < width; ++i) x[i] = RoundBf16(x[i]);
     kernels_.encode_key(x, width, key.data());
     kernels::PackIndexHead(key.data(), width, head, padded, codes, scales);
+    folds =
+        folds && kernels::FoldIndexHead(key.data(), width, head, padded, weights[head],
+                                        folded_codes, folded_offsets + head, folded_weights + head);
   }
+  index_folds_[row] = folds;
 }
 
 void CpuBackend::ScoreKeys(const Tensor& q, const Tensor& weights, int64_t row,
                            const PagedRows& keys, int64_t begin, int64_t end, float* scores) const {
   const int64_t heads = q.extent(1), width = q.extent(2), padded = (heads + 15) / 16 * 16;
   if (official()) {
-    const kernels::IndexQuery query{index_codes_.data() + row * width * padded,
-                                    index_scales_.data() + row * width / kBlock * padded,
-                                    index_weights_.data() + row * padded, padded, width};
+    kernels::IndexQuery query{index_codes_.data() + row * width * padded,
+                              index_scales_.data() + row * width / kBlock * padded,
+                              index_weights_.data() + row * padded,
+                              padded,
+                              width,
+                              {}};
+    if (index_folds_[row]) {
+      query.folded = {folded_index_codes_.data() + row * width * padded,
+                      folded_index_offsets_.data() + row * padded,
+                      folded_index_weights_.data() + row * padded};
+    }
     for (int64_t key = begin; key < end;) {
       const int64_t run = std::min(keys.RunLength(key), end - key);
+      if (key + run < end) FetchAhead(keys.Row(key + run), run * keys.row_bytes());
       kernels_.index_scores(query, keys.Row(key), run, scores + key);
       key += run;
     }
@@ -82,6 +107,10 @@ void CpuBackend::SelectEntries(Tensor& q, Tensor& weights, const Rotation& rotat
   const int64_t rows = q.extent(0), heads = q.extent(1), width = q.extent(2),
                 padded = (heads + 15) / 16 * 16;
   index_codes_.Resize(rows * width * padded);
+  folded_index_codes_.Resize(rows * width * padded);
+  folded_index_offsets_.Resize(rows * padded);
+  folded_index_weights_.Resize(rows * padded);
+  index_folds_.Resize(rows);
   index_scales_.Resize(rows * width / kBlock * padded);
   index_weights_.Resize(rows * padded);
   pool_.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {

@@ -101,12 +101,19 @@ void Entries(benchmark::State& state, const std::string& name) {
 void IndexKeys(benchmark::State& state, const std::string& name) {
   const ScopedFlushDenormals flush;
   const KernelTable& table = *Choose(name.c_str());
-  AlignedArray<int8_t> codes(kIndexWidth * kIndexHeads);
+  AlignedArray<uint8_t> codes(kIndexWidth * kIndexHeads);
+  AlignedArray<int8_t> folded(kIndexWidth * kIndexHeads);
+  const AlignedArray<int32_t> offsets(kIndexHeads);
   AlignedArray<float> scales(kIndexWidth / 32 * kIndexHeads), weights(kIndexHeads);
-  for (int64_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<int8_t>(i % 13 - 6);
+  for (int64_t i = 0; i < codes.size(); ++i) {
+    codes[i] = static_cast<uint8_t>(kIndexBias + i % 13 - 6);
+    folded[i] = static_cast<int8_t>(i % 13 - 6);
+  }
   for (int64_t i = 0; i < scales.size(); ++i) scales[i] = 0.5f;
   for (int64_t i = 0; i < kIndexHeads; ++i) weights[i] = 0.25f;
-  const IndexQuery query = {codes.data(), scales.data(), weights.data(), kIndexHeads, kIndexWidth};
+  const IndexQuery query = {codes.data(),   scales.data(),
+                            weights.data(), kIndexHeads,
+                            kIndexWidth,    {folded.data(), offsets.data(), weights.data()}};
   const std::vector<uint8_t> keys(kKeys * (kIndexWidth / 2 + kIndexWidth / 32), 125);
   std::vector<float> out(kKeys);
   for (auto _ : state) table.index_scores(query, keys.data(), kKeys, out.data());

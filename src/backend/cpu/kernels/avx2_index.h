@@ -13,11 +13,11 @@ namespace {
 constexpr int kKeys = 4;  // scored at once
 constexpr int64_t kMaxBlocks = kMaxIndexWidth / 32;
 
-/// Some keys unpacked. The query's codes get 12 added to become unsigned bytes for vpmaddubsw;
+/// Some keys unpacked. The query's codes are biased, since vpmaddubsw wants unsigned bytes;
 /// `offset` takes this away again.
 struct UnpackedKeys {
   alignas(32) int8_t codes[kKeys][kMaxIndexWidth];  ///< doubled values
-  int32_t offset[kKeys][kMaxBlocks];                ///< -12 times the sum of a block's codes
+  int32_t offset[kKeys][kMaxBlocks];  ///< -kIndexBias times the sum of a block's codes
   float scale[kKeys][kMaxBlocks];
 };
 
@@ -30,9 +30,9 @@ inline void UnpackKey(const uint8_t* key, int64_t width, int index, UnpackedKeys
     const __m128i high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble));
     StoreBytes16(keys.codes[index] + 32 * block, _mm_unpacklo_epi8(low, high));
     StoreBytes16(keys.codes[index] + 32 * block + 16, _mm_unpackhi_epi8(low, high));
-    const __m128i minus_12 = _mm_set1_epi16(-12), one = _mm_set1_epi8(1);
+    const __m128i bias = _mm_set1_epi16(-kIndexBias), one = _mm_set1_epi8(1);
     const __m128i pairs = _mm_maddubs_epi16(one, _mm_add_epi8(low, high));
-    __m128i sum = _mm_madd_epi16(pairs, minus_12);
+    __m128i sum = _mm_madd_epi16(pairs, bias);
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
     keys.offset[index][block] = _mm_cvtsi128_si32(sum);
@@ -43,7 +43,6 @@ inline void UnpackKey(const uint8_t* key, int64_t width, int index, UnpackedKeys
 /// The terms of 8 heads for each key.
 inline void Terms(const IndexQuery& query, const UnpackedKeys& keys, int64_t head,
                   __m256 (&terms)[kKeys]) {
-  const __m256i bias = _mm256_set1_epi8(12);
   __m256 dots[kKeys];
 #pragma GCC unroll 4
   for (int i = 0; i < kKeys; ++i) dots[i] = _mm256_setzero_ps();
@@ -52,9 +51,9 @@ inline void Terms(const IndexQuery& query, const UnpackedKeys& keys, int64_t hea
     __m256i sums[kKeys];
 #pragma GCC unroll 4
     for (int i = 0; i < kKeys; ++i) sums[i] = _mm256_setzero_si256();
-    const int8_t* codes = query.codes + (8 * block * query.padded_heads + head) * 4;
+    const uint8_t* codes = query.codes + (8 * block * query.padded_heads + head) * 4;
     for (int quad = 0; quad < 8; ++quad, codes += query.padded_heads * 4) {
-      const __m256i unsigned_codes = _mm256_add_epi8(LoadBytes32(codes), bias);
+      const __m256i unsigned_codes = LoadBytes32(codes);
 #pragma GCC unroll 4
       for (int i = 0; i < kKeys; ++i) {
         const __m256i key =

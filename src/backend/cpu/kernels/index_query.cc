@@ -1,17 +1,19 @@
 #include "backend/cpu/kernels/index_query.h"
 
+#include <algorithm>
 #include <array>
-#include <cstring>
+#include <cmath>
 
+#include "backend/cpu/kernels/kernels.h"
 #include "tensor/number_formats.h"
 
 namespace toaster::kernels {
 
 namespace {
 
+// Both codes of a byte doubled, the low nibble first.
 using CodePair = std::array<int8_t, 2>;
 
-// Both codes of a byte doubled, the low nibble first.
 constexpr std::array<CodePair, 256> MakeDoubledPairs() {
   std::array<CodePair, 256> pairs = {};
   for (int byte = 0; byte < 256; ++byte) {
@@ -27,17 +29,64 @@ constexpr std::array<CodePair, 256> MakeDoubledPairs() {
 
 constexpr std::array<CodePair, 256> kDoubledPairs = MakeDoubledPairs();
 
+constexpr int kScaleBias = 127;
+
+// The place of the first code of a byte.
+int64_t PlaceOf(int64_t pair, int64_t head, int64_t padded_heads) {
+  return (pair / 2 * padded_heads + head) * 4 + pair % 2 * 2;
+}
+
+bool IsZeroBlock(const uint8_t* codes) {
+  return std::all_of(codes, codes + 16, [](uint8_t byte) { return (byte & 0x77) == 0; });
+}
+
+bool IsPlainWeight(float weight) {
+  const float size = std::abs(weight);
+  return size == 0 ||
+         (size >= std::ldexp(1.0f, -kPlainExponent) && size <= std::ldexp(1.0f, kPlainExponent));
+}
+
 }  // namespace
 
 void PackIndexHead(const uint8_t* key, int64_t width, int64_t head, int64_t padded_heads,
-                   int8_t* codes, float* scales) {
-  for (int64_t pair = 0; pair < width / 2; ++pair) {
-    int8_t* out = codes + (pair / 2 * padded_heads + head) * 4 + pair % 2 * 2;
-    std::memcpy(out, kDoubledPairs[key[pair]].data(), 2);
-  }
+                   uint8_t* codes, float* scales) {
   for (int64_t block = 0; block < width / 32; ++block) {
+    for (int64_t pair = 16 * block; pair < 16 * (block + 1); ++pair) {
+      uint8_t* out = codes + PlaceOf(pair, head, padded_heads);
+      for (size_t i = 0; i < 2; ++i)
+        out[i] = static_cast<uint8_t>(kIndexBias + kDoubledPairs[key[pair]][i]);
+    }
     scales[block * padded_heads + head] = E8m0ToFloat(key[width / 2 + block]) * 0.25f;
   }
+}
+
+bool FoldIndexHead(const uint8_t* key, int64_t width, int64_t head, int64_t padded_heads,
+                   float weight, int8_t* codes, int32_t* offset, float* folded_weight) {
+  const uint8_t* scales = key + width / 2;
+  // A block of zeros has no say: its scale may be anything.
+  int least = kScaleBias + kPlainExponent + 1, most = 0;
+  for (int64_t block = 0; block < width / 32; ++block) {
+    if (IsZeroBlock(key + 16 * block)) continue;
+    least = std::min<int>(least, scales[block]);
+    most = std::max<int>(most, scales[block]);
+  }
+  if (most == 0) least = most = kScaleBias;
+  if (most - least > kMostFold || least < kScaleBias - kPlainExponent ||
+      most > kScaleBias + kPlainExponent || !IsPlainWeight(weight)) {
+    return false;
+  }
+  int sum = 0;
+  for (int64_t pair = 0; pair < width / 2; ++pair) {
+    const int fold = std::clamp(scales[pair / 16] - least, 0, most - least);
+    int8_t* out = codes + PlaceOf(pair, head, padded_heads);
+    for (size_t i = 0; i < 2; ++i) {
+      out[i] = static_cast<int8_t>(kDoubledPairs[key[pair]][i] * (1 << fold));
+      sum += out[i];
+    }
+  }
+  *offset = -kFoldedIndexBias * sum;
+  *folded_weight = weight * (E8m0ToFloat(static_cast<uint8_t>(least)) * 0.25f);
+  return true;
 }
 
 }  // namespace toaster::kernels

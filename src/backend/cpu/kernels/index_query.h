@@ -4,9 +4,22 @@
 
 namespace toaster::kernels {
 
-/// Puts one indexer head into the arrays of an IndexQuery (kernels.h) as column `head`: its codes
-/// doubled, its scales times 1/4. `key` is the head in the form of an indexer key (encode_key).
+/// Blocks whose scales differ by at most 2^kMostFold share one: the larger scales go into the
+/// codes.
+static constexpr int kMostFold = 3;
+/// With scales and weights from 2^-kPlainExponent to 2^kPlainExponent every intermediate result of
+/// a score is a normal float wherever powers of two are multiplied, so that the place does not
+/// matter.
+static constexpr int kPlainExponent = 30;
+
+/// Puts one indexer head into the arrays of an IndexQuery (kernels.h) as column `head`. `key` is
+/// the head in the form of an indexer key (encode_key).
 void PackIndexHead(const uint8_t* key, int64_t width, int64_t head, int64_t padded_heads,
-                   int8_t* codes, float* scales);
+                   uint8_t* codes, float* scales);
+
+/// The same for a FoldedIndexQuery: codes, `offset`, and the weight from `weight`. False if the
+/// head's scales or its weight do not allow it.
+bool FoldIndexHead(const uint8_t* key, int64_t width, int64_t head, int64_t padded_heads,
+                   float weight, int8_t* codes, int32_t* offset, float* folded_weight);
 
 }  // namespace toaster::kernels

@@ -16,10 +16,15 @@ struct TestQuery {
   std::vector<uint8_t> codes;     // [heads, width], E2M1
   std::vector<float> scales;      // [heads, width/32]
   std::vector<uint16_t> weights;  // [heads]
-  AlignedArray<int8_t> packed_codes;
-  AlignedArray<float> packed_scales, packed_weights;
+  AlignedArray<uint8_t> packed_codes;
+  AlignedArray<int8_t> folded_codes;
+  AlignedArray<int32_t> folded_offsets;
+  AlignedArray<float> packed_scales, packed_weights, folded_weights;
+  bool folds = true;
 
-  TestQuery(int64_t head_count, int64_t head_width, Temper temper, TestRandom& random)
+  // `spread`: how far apart a head's scales may be, in powers of two; -1: anything the temper
+  // gives.
+  TestQuery(int64_t head_count, int64_t head_width, Temper temper, int spread, TestRandom& random)
       : heads(head_count),
         width(head_width),
         padded_heads((heads + 15) / 16 * 16),
@@ -27,28 +32,41 @@ struct TestQuery {
         scales(heads * width / 32),
         weights(heads),
         packed_codes(padded_heads * width),
+        folded_codes(padded_heads * width),
+        folded_offsets(padded_heads),
         packed_scales(padded_heads * width / 32),
-        packed_weights(padded_heads) {
+        packed_weights(padded_heads),
+        folded_weights(padded_heads) {
+    std::fill_n(packed_codes.data(), packed_codes.size(), static_cast<uint8_t>(kIndexBias));
     for (int64_t h = 0; h < heads; ++h) {
+      std::vector<uint8_t> key(static_cast<size_t>(width / 2 + width / 32));
+      const int base = static_cast<int>(random.Between(100, 150));
       for (int64_t k = 0; k < width; ++k) {
         const auto code = static_cast<uint8_t>(random.Below(16));
         codes[h * width + k] = code;
-        packed_codes[(k / 4 * padded_heads + h) * 4 + k % 4] =
-            static_cast<int8_t>(2 * E2m1ToFloat(code));
+        key[k / 2] = static_cast<uint8_t>(key[k / 2] | code << (4 * (k % 2)));
       }
       for (int64_t b = 0; b < width / 32; ++b) {
-        const auto byte = static_cast<uint8_t>(
-            temper == Temper::kOrdinary ? random.Between(120, 130) : random.Between(1, 254));
+        auto byte = static_cast<uint8_t>(temper == Temper::kOrdinary ? random.Between(120, 130)
+                                                                     : random.Between(1, 254));
+        if (spread >= 0) byte = static_cast<uint8_t>(base + random.Between(0, spread));
         scales[h * (width / 32) + b] = E8m0ToFloat(byte);
-        packed_scales[b * padded_heads + h] = E8m0ToFloat(byte) * 0.25f;
+        key[width / 2 + b] = byte;
       }
       weights[h] = random.Bf16(temper);
       packed_weights[h] = Bf16ToFloat(weights[h]);
+      PackIndexHead(key.data(), width, h, padded_heads, packed_codes.data(), packed_scales.data());
+      folds = folds && FoldIndexHead(key.data(), width, h, padded_heads, packed_weights[h],
+                                     folded_codes.data(), folded_offsets.data() + h,
+                                     folded_weights.data() + h);
     }
   }
 
   IndexQuery view() const {
-    return {packed_codes.data(), packed_scales.data(), packed_weights.data(), padded_heads, width};
+    IndexQuery query{
+        packed_codes.data(), packed_scales.data(), packed_weights.data(), padded_heads, width, {}};
+    if (folds) query.folded = {folded_codes.data(), folded_offsets.data(), folded_weights.data()};
+    return query;
   }
 };
 
@@ -82,7 +100,7 @@ TEST(PackIndexHeadTest, PutsEveryCodeInItsPlace) {
   const ScopedFlushDenormals flush;
   TestRandom random(1);
   constexpr int64_t kWidth = 64, kHeads = 16;
-  std::vector<int8_t> codes(kWidth * kHeads, 99);
+  std::vector<uint8_t> codes(kWidth * kHeads, 99);
   std::vector<float> scales(kWidth / 32 * kHeads, 99.0f);
   for (int64_t head = 0; head < kHeads; ++head) {
     uint8_t key[kWidth / 2 + kWidth / 32];
@@ -90,7 +108,8 @@ TEST(PackIndexHeadTest, PutsEveryCodeInItsPlace) {
     PackIndexHead(key, kWidth, head, kHeads, codes.data(), scales.data());
     for (int64_t k = 0; k < kWidth; ++k) {
       const uint8_t code = k % 2 ? key[k / 2] >> 4 : key[k / 2] & 15;
-      ASSERT_EQ(2 * E2m1ToFloat(code), codes[(k / 4 * kHeads + head) * 4 + k % 4]) << k;
+      ASSERT_EQ(2 * E2m1ToFloat(code), codes[(k / 4 * kHeads + head) * 4 + k % 4] - kIndexBias)
+          << k;
     }
     for (int64_t block = 0; block < kWidth / 32; ++block) {
       ASSERT_TRUE(SameFloat(Counted(E8m0ToFloat(key[kWidth / 2 + block]) * 0.25f),
@@ -99,19 +118,58 @@ TEST(PackIndexHeadTest, PutsEveryCodeInItsPlace) {
   }
 }
 
+TEST(FoldIndexHeadTest, TheLargerScalesGoIntoTheCodes) {
+  constexpr int64_t kWidth = 128, kHeads = 16, kHead = 3;
+  TestRandom random(1);
+  uint8_t key[kWidth / 2 + kWidth / 32];
+  for (uint8_t& byte : key) byte = static_cast<uint8_t>(random.Bits());
+  std::fill_n(key + 16, 16, uint8_t{0x80});  // zeros, and a scale that does not count
+  const uint8_t scales[] = {120, 7, 123, 121};
+  std::copy_n(scales, 4, key + kWidth / 2);
+  std::vector<int8_t> codes(kWidth * kHeads);
+  int32_t offset = 0;
+  float weight = 0;
+  const auto fold = [&](float head_weight) {
+    return FoldIndexHead(key, kWidth, kHead, kHeads, head_weight, codes.data(), &offset, &weight);
+  };
+  ASSERT_TRUE(fold(3.0f));
+  EXPECT_EQ(weight, 3.0f * E8m0ToFloat(120) * 0.25f);
+  int sum = 0;
+  for (int64_t k = 0; k < kWidth; ++k) {
+    const uint8_t code = k % 2 ? key[k / 2] >> 4 : key[k / 2] & 15;
+    const float value = k / 32 == 1 ? 0.0f : E2m1ToFloat(code) * E8m0ToFloat(scales[k / 32]);
+    const int folded = codes[(k / 4 * kHeads + kHead) * 4 + k % 4];
+    EXPECT_EQ(static_cast<float>(folded) * E8m0ToFloat(119), value) << k;
+    sum += folded;
+  }
+  EXPECT_EQ(offset, -kFoldedIndexBias * sum);
+  key[kWidth / 2] = 119;
+  EXPECT_FALSE(fold(3.0f)) << "119 and 123 are too far apart";
+  std::fill_n(key + kWidth / 2, 4, static_cast<uint8_t>(127 - kPlainExponent - 1));
+  EXPECT_FALSE(fold(3.0f));
+  std::fill_n(key + kWidth / 2, 4, static_cast<uint8_t>(127 - kPlainExponent));
+  EXPECT_TRUE(fold(0.0f));
+  EXPECT_FALSE(fold(1e-20f));
+}
+
 class IndexScoresTest : public KernelTest {
  protected:
-  void Check(int64_t heads, int64_t width, int64_t count, Temper temper, uint64_t seed) {
+  // `spread`: of scales, see TestQuery; keys go one step beyond it now and then.
+  void Check(int64_t heads, int64_t width, int64_t count, Temper temper, int spread,
+             uint64_t seed) {
     TestRandom random(seed);
-    const TestQuery query(heads, width, temper, random);
+    const TestQuery query(heads, width, temper, spread, random);
     const int64_t key_bytes = width / 2 + width / 32;
     std::vector<uint8_t> keys(1 + count * key_bytes);
     for (uint8_t& byte : keys) byte = static_cast<uint8_t>(random.Bits());
     for (int64_t i = 0; i < count; ++i) {
+      const int base = static_cast<int>(random.Between(95, 155));
       for (int64_t b = 0; b < width / 32; ++b) {
         uint8_t& byte = keys[1 + i * key_bytes + width / 2 + b];
         if (temper == Temper::kOrdinary) byte = static_cast<uint8_t>(random.Between(120, 130));
         if (temper != Temper::kAll && byte == 255) byte = 0;
+        if (spread >= 0)
+          byte = static_cast<uint8_t>(base + random.Between(0, spread + (i % 50 == 49)));
       }
     }
     std::vector<float> out(count + 1, 77.0f);
@@ -126,14 +184,16 @@ class IndexScoresTest : public KernelTest {
 };
 
 TEST_P(IndexScoresTest, Flash) {
-  for (uint64_t seed = 0; seed < 8; ++seed) Check(64, 128, 100, kTempers[seed % 4], seed);
+  for (const int spread : {-1, 0, 2, 3}) {
+    for (uint64_t seed = 0; seed < 8; ++seed) Check(64, 128, 100, kTempers[seed % 4], spread, seed);
+  }
 }
 
 TEST_P(IndexScoresTest, OtherSizes) {
   TestRandom random(5);
   for (uint64_t seed = 100; seed < 200; ++seed) {
     Check(random.Between(1, 70), 32 * random.Between(1, 6), random.Between(1, 40),
-          kTempers[seed % 4], seed);
+          kTempers[seed % 4], seed % 8 < 4 ? -1 : 3, seed);
   }
 }
 

@@ -64,15 +64,28 @@ static constexpr int64_t MatmulScratchBytes(int64_t inner) {
 /// Widest indexer head.
 static constexpr int64_t kMaxIndexWidth = 512;
 
+/// What the query's codes, and the keys' folded ones, have had added to be unsigned.
+static constexpr int kIndexBias = 12, kFoldedIndexBias = 96;
+
+/// A query's form for keys whose blocks nearly share one scale, as nearly all do.
+struct FoldedIndexQuery {
+  const int8_t* codes = nullptr;     ///< doubled E2M1 values times 1, 2, 4 or 8, whatever their
+                                     ///< block's scale is of the head's smallest, [width/4,
+                                     ///< padded_heads, 4]
+  const int32_t* offsets = nullptr;  ///< [padded_heads], -kFoldedIndexBias times the sum of a head
+  const float* weights = nullptr;    ///< [padded_heads], head weights times the smallest scales
+};
+
 /// One indexer query, prepared for IndexScores; head h stands at column h, columns up to
 /// `padded_heads` are zero.
 struct IndexQuery {
-  const int8_t* codes = nullptr;   ///< doubled E2M1 values, [width/4, padded_heads, 4]
+  const uint8_t* codes = nullptr;  ///< doubled E2M1 values, biased, [width/4, padded_heads, 4]
   const float* scales = nullptr;   ///< [width/32, padded_heads], the block's scale times 1/4 (both
                                    ///< operands are doubled)
   const float* weights = nullptr;  ///< [padded_heads], the head weights (BF16 values)
   int64_t padded_heads = 0;        ///< a multiple of 16
   int64_t width = 0;               ///< numbers per head, a multiple of 32, at most kMaxIndexWidth
+  FoldedIndexQuery folded;         ///< null where scales are too far apart or too extreme for it
 };
 
 struct KernelTable {

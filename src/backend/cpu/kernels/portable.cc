@@ -255,9 +255,9 @@ float IndexScore(const IndexQuery& query, const uint8_t* key) {
         const uint8_t low = key[2 * quad], high = key[2 * quad + 1];
         const int k[4] = {kDoubledE2m1[low & 15], kDoubledE2m1[low >> 4], kDoubledE2m1[high & 15],
                           kDoubledE2m1[high >> 4]};
-        const int8_t* codes = query.codes + (quad * query.padded_heads + head) * 4;
+        const uint8_t* codes = query.codes + (quad * query.padded_heads + head) * 4;
         for (int i = 0; i < kLanes; ++i) {
-          for (int j = 0; j < 4; ++j) sums[i] += codes[4 * i + j] * k[j];
+          for (int j = 0; j < 4; ++j) sums[i] += (codes[4 * i + j] - kIndexBias) * k[j];
         }
       }
       const float key_scale = E8m0ToFloat(key_scales[block]);
