@@ -38,6 +38,10 @@ endif()
 add_executable(kernel_instructions bench/kernel_instructions.cc)
 target_link_libraries(kernel_instructions PRIVATE toaster_core)
 
+# Rules for which experts stay in memory, on what a model's router chose.
+add_executable(expert_policies bench/expert_policies.cc)
+target_link_libraries(expert_policies PRIVATE toaster_core)
+
 find_package(benchmark QUIET)
 if(benchmark_FOUND)
   file(GLOB_RECURSE bench_sources CONFIGURE_DEPENDS src/*_bench.cc)

@@ -33,6 +33,7 @@ void Bench(Options& options) {
   Profile profile;
   options.engine.backend.profile = &profile;
   options.engine.other_bytes = kMeasureBytes;
+  if (!options.engine.history) options.engine.history.emplace();  // each run begins alike
   options.engine.sequences =
       *std::max_element(options.benchmark.batches.begin(), options.benchmark.batches.end());
   if (options.engine.context == 0) {

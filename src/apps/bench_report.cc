@@ -102,16 +102,21 @@ std::string MemoryText(const BenchReport& report) {
   if (!report.experts) return fmt::format("peak memory {:.2f} GiB\n", peak / kGib);
   const ExpertStoreFigures& experts = *report.experts;
   const auto used = static_cast<double>(std::max<int64_t>(1, experts.used));
+  std::string copies;  // said where there is more than one
+  for (const int64_t bytes : experts.copy_bytes)
+    copies +=
+        fmt::format("{}{}", copies.empty() ? "" : ", ", BytesText(static_cast<double>(bytes)));
+  copies = experts.copy_bytes.size() > 1 ? fmt::format("from the copies: {}\n", copies) : "";
   return fmt::format(
       "peak memory {:.2f} GiB, {:.1f} % of the {:.2f} GiB planned\n"
       "experts: {} used, {:.1f} % missed; {} read for forecasts, {} of them in vain\n"
-      "disk: {} read, {} of it used, in {:.1f} s; {:.1f} s waited\n",
+      "disk: {} read, {} of it used, in {:.1f} s; {:.1f} s waited\n{}",
       peak / kGib, 100 * peak / static_cast<double>(report.plan.total()),
       static_cast<double>(report.plan.total()) / kGib, GroupedText(experts.used),
       100 * static_cast<double>(experts.missed) / used, GroupedText(experts.read_for_forecast),
       GroupedText(experts.forecast_in_vain), BytesText(static_cast<double>(experts.read_bytes)),
       BytesText(static_cast<double>(experts.needed_bytes)), experts.read_seconds,
-      experts.wait_seconds);
+      experts.wait_seconds, copies);
 }
 
 std::string ReportJson(const BenchReport& report, bool profile) {
@@ -155,6 +160,7 @@ std::string ReportJson(const BenchReport& report, bool profile) {
                            {"forecast_in_vain", experts.forecast_in_vain},
                            {"needed_bytes", experts.needed_bytes},
                            {"read_bytes", experts.read_bytes},
+                           {"copy_bytes", experts.copy_bytes},
                            {"read_seconds", experts.read_seconds},
                            {"wait_seconds", experts.wait_seconds}};
   }

@@ -5,6 +5,8 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <cstdlib>
+#include <filesystem>
 
 #include "apps/builtin_model.h"
 #include "apps/size_option.h"
@@ -12,6 +14,7 @@
 #include "base/error.h"
 #include "base/memory_use.h"
 #include "base/units.h"
+#include "checkpoint/model_copy.h"
 #include "checkpoint/model_location.h"
 #include "engine/memory_plan.h"
 
@@ -21,6 +24,17 @@ namespace {
 
 /// What messages call it.
 constexpr char kBuiltin[] = "built-in model";
+
+// $XDG_CACHE_HOME/toaster/experts, or ~/.cache/toaster/experts; empty where neither is known.
+std::string HistoryDirectory() {
+  const auto variable = [](const char* name) -> std::filesystem::path {
+    const char* value = std::getenv(name);
+    return value == nullptr ? "" : value;
+  };
+  std::filesystem::path cache = variable("XDG_CACHE_HOME");
+  if (cache.empty() && !variable("HOME").empty()) cache = variable("HOME") / ".cache";
+  return cache.empty() ? "" : (cache / "toaster" / "experts").string();
+}
 
 }  // namespace
 
@@ -66,6 +80,17 @@ void AddEngineOptions(CLI::App& command, EngineOptions& options) {
                   "model's limit)")
       ->envname("TOASTER_CONTEXT")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+  command
+      .add_option("--model-copy", options.copies,
+                  "The same model's files on another disk: experts are read from both, each in "
+                  "proportion to its speed; may be given more than once")
+      ->envname("TOASTER_MODEL_COPY");
+  command
+      .add_option("--expert-history", options.history,
+                  "Directory where a model that reads experts when needed remembers which it used, "
+                  "so that the next start reads those first; \"\" for none (default: "
+                  "~/.cache/toaster/experts)")
+      ->envname("TOASTER_EXPERT_HISTORY");
 }
 
 void AddNumericsOption(CLI::App& command, EngineOptions& options) {
@@ -101,6 +126,11 @@ std::unique_ptr<RunningModel> StartModel(const EngineOptions& options) {
                                       .other_bytes = options.other_bytes,
                                       .in_files = in_files});
   WeightOptions weights;
+  weights.history = options.history.value_or(HistoryDirectory());
+  weights.note = [](const std::string& note) { fmt::print(stderr, "note: {}\n", note); };
+  // Also where they will not be read: a wrong path should be known at once.
+  for (const std::string& copy : options.copies)
+    weights.copies.push_back(FindModelCopy(loaded.checkpoint, FindModel(copy)));
   if (plan.streams) {
     fmt::print(stderr, "note: {} of {} experts stay in memory, the others are read when needed\n",
                GroupedText(plan.experts_kept), GroupedText(sizes.experts));

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,15 +22,19 @@ struct EngineOptions {
   std::string model;  ///< empty: the built-in model
   BackendOptions backend;
   std::string numerics = "official";
-  int64_t chunk = 0;    ///< 0: what suits the model and the memory
-  int64_t memory = 0;   ///< bytes; 0: what is available
-  int64_t context = 0;  ///< tokens that memory is set aside for; 0: the plan's choice
+  int64_t chunk = 0;                ///< 0: what suits the model and the memory
+  int64_t memory = 0;               ///< bytes; 0: what is available
+  int64_t context = 0;              ///< tokens that memory is set aside for; 0: the plan's choice
+  std::vector<std::string> copies;  ///< of the model, on other disks
+  /// Directory of counts of experts; not given: the user's cache, empty: none.
+  std::optional<std::string> history;
   // A server's: sequences at a time, and memory for beginnings of requests, -1: the plan's choice.
   int64_t sequences = 1, prefix_bytes = 0;
   int64_t other_bytes = 0;  ///< that the command takes besides
 };
 
-/// Declares MODEL, --backend, --kernels, --threads, --chunk, --memory and --context.
+/// Declares MODEL, --backend, --kernels, --threads, --chunk, --memory, --context, --model-copy and
+/// --expert-history.
 void AddEngineOptions(CLI::App& command, EngineOptions& options);
 /// Declares --numerics.
 void AddNumericsOption(CLI::App& command, EngineOptions& options);

@@ -4,13 +4,14 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
+#include <map>
 #include <string>
 #include <utility>
 
 #include "base/check.h"
 #include "base/error.h"
 #include "base/units.h"
+#include "engine/model_identity.h"
 
 namespace toaster {
 
@@ -18,6 +19,11 @@ namespace {
 
 // Tensors of one expert that lie this close together are read in one go.
 constexpr int64_t kGap = 64 << 10;
+
+// Reads of what earlier runs used, at a time: forecasts queue behind them.
+constexpr int kRememberedReads = 2;
+
+constexpr std::chrono::minutes kSaveHistoryEvery{5};
 
 // A stretch of a shard, by its place in memory.
 struct Stretch {
@@ -116,6 +122,7 @@ ExpertStore::ExpertStore(const LoadedModel& model, ExpertStoreOptions options)
       places_(FindExperts(model)),
       slot_bytes_(MostBytes(places_)),
       experts_(places_.size()),
+      uses_(static_cast<int64_t>(places_.size()), kHalfLife),
       source_(std::make_unique<Source>(*this)) {
   const int64_t least = 2 * model.config.num_experts_per_tok * slot_bytes_;
   if (options_.memory_bytes < least) {
@@ -135,10 +142,27 @@ ExpertStore::ExpertStore(const LoadedModel& model, ExpertStoreOptions options)
           model.weights.block(block).ffn.experts[static_cast<size_t>(e)];
     }
   }
-  reader_ = std::make_unique<DirectReader>(model.checkpoint.ShardPaths(), options_.reads);
+  std::vector<std::vector<std::filesystem::path>> copies{model.checkpoint.ShardPaths()};
+  copies.insert(copies.end(), options_.copies.begin(), options_.copies.end());
+  reader_ = std::make_unique<MirroredReader>(copies, options_.reads);
+  if (options_.history.empty()) return;
+  identity_ = ModelIdentity(model);
+  saved_ = std::chrono::steady_clock::now();
+  if (!uses_.Load(options_.history / (identity_ + ".uses"), identity_)) return;
+  remembered_ = uses_.MostUsed();
+  remembered_.resize(std::min(remembered_.size(), slots_.size()));
+  std::reverse(remembered_.begin(), remembered_.end());
+  const std::lock_guard lock(mutex_);
+  for (int i = 0; i < kRememberedReads; ++i) ReadRemembered();
 }
 
-ExpertStore::~ExpertStore() = default;
+ExpertStore::~ExpertStore() {
+  {
+    const std::lock_guard lock(mutex_);
+    remembered_.clear();  // reads that end start no more of them
+  }
+  if (!options_.history.empty()) SaveHistory();
+}
 
 // Points the matrices into the slot; their places there follow from their places in the file.
 void ExpertStore::SetViews(int64_t index) {
@@ -172,14 +196,14 @@ void ExpertStore::SetViews(int64_t index) {
 // for; forecasts give way to needs. -1 if there is none.
 int32_t ExpertStore::TakeSlot(bool for_forecast) {
   int64_t best = -1;
-  std::pair<bool, float> least{true, 0};
+  std::pair<bool, double> least{true, 0};
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
     const int64_t index = slots_[slot];
     if (index < 0) return static_cast<int32_t>(slot);
     const Expert& expert = experts_[static_cast<size_t>(index)];
     if (expert.state != State::kPresent || expert.needed) continue;
     if (for_forecast && expert.expected) continue;
-    const std::pair<bool, float> worth{expert.expected, expert.weight};
+    const std::pair<bool, double> worth{expert.expected, uses_.weight(index)};
     if (best < 0 || worth < least) {
       best = static_cast<int64_t>(slot);
       least = worth;
@@ -236,6 +260,7 @@ void ExpertStore::OnRead(int64_t index, const std::exception_ptr& failure) {
       expert.state = State::kPresent;
       SetViews(index);
     }
+    if (std::exchange(expert.remembered, false)) ReadRemembered();
   }
   read_done_.notify_all();
 }
@@ -247,19 +272,40 @@ void ExpertStore::ReadNeeded() {
   }
 }
 
-void ExpertStore::Count(const Routing& routing, int64_t block) {
-  for (const int32_t number : routing.experts) {
-    experts_[static_cast<size_t>(IndexOf(block, number))].weight += static_cast<float>(use_weight_);
+// Begins to read the next one into memory that is free; when none is any more, the rest is left.
+void ExpertStore::ReadRemembered() {
+  while (!remembered_.empty()) {
+    const int64_t index = remembered_.back();
+    remembered_.pop_back();
+    if (std::find(slots_.begin(), slots_.end(), -1) == slots_.end()) {
+      remembered_.clear();
+    } else if (experts_[static_cast<size_t>(index)].state == State::kAbsent) {
+      StartRead(index, false);
+      experts_[static_cast<size_t>(index)].remembered = true;
+      ++figures_.remembered;
+      return;
+    }
   }
+}
+
+void ExpertStore::Count(const Routing& routing, int64_t block) {
+  for (const int32_t number : routing.experts) uses_.Add(IndexOf(block, number));
   // A block is opened once a step, so the last one ends it.
   if (block + 1 != model_.config.num_hidden_layers) return;
-  const auto rows = static_cast<double>(routing.experts.size()) /
-                    static_cast<double>(std::max<int64_t>(1, routing.experts_per_token));
-  use_weight_ *= std::exp2(rows / kHalfLife);
-  constexpr double kMost = 1e18;
-  if (use_weight_ < kMost) return;
-  for (Expert& expert : experts_) expert.weight /= static_cast<float>(use_weight_);
-  use_weight_ = 1;
+  uses_.Age(static_cast<double>(routing.experts.size()) /
+            static_cast<double>(std::max<int64_t>(1, routing.experts_per_token)));
+  if (!options_.history.empty() && std::chrono::steady_clock::now() - saved_ > kSaveHistoryEvery) {
+    SaveHistory();
+  }
+}
+
+void ExpertStore::SaveHistory() {
+  saved_ = std::chrono::steady_clock::now();
+  try {
+    uses_.Save(options_.history / (identity_ + ".uses"), identity_);
+  } catch (const Error& error) {  // costs the next start time, nothing else
+    if (options_.note) options_.note(error.what());
+  }
 }
 
 ExpertSource& ExpertStore::Open(int64_t block, const Routing& routing) {
@@ -285,23 +331,11 @@ ExpertSource& ExpertStore::Open(int64_t block, const Routing& routing) {
     expert.early = false;
   }
   // Forecasts for this block that did not come true, and any for blocks that never came.
-  std::vector<int64_t> still_expected;
-  for (const int64_t index : expected_) {
-    if (index / experts_per_block_ > block) {
-      still_expected.push_back(index);
-      continue;
-    }
-    Expert& expert = experts_[static_cast<size_t>(index)];
-    expert.expected = false;
-    if (expert.needed || expert.state != State::kReading || !reader_->Cancel(expert.job)) continue;
-    slots_[static_cast<size_t>(expert.slot)] = -1;
-    expert.slot = -1;
-    expert.job = -1;
-    expert.state = State::kAbsent;
-    expert.early = false;
-    ++figures_.forecast_in_vain;
-  }
-  expected_ = std::move(still_expected);
+  std::erase_if(expected_, [&](int64_t index) {
+    if (index / experts_per_block_ > block) return false;
+    Unexpect(index);
+    return true;
+  });
   std::sort(needed_.begin(), needed_.end(), [&](int64_t a, int64_t b) {
     const DirectReader::Range &first = places_[static_cast<size_t>(a)].ranges[0],
                               &second = places_[static_cast<size_t>(b)].ranges[0];
@@ -312,17 +346,55 @@ ExpertSource& ExpertStore::Open(int64_t block, const Routing& routing) {
   return *source_;
 }
 
+void ExpertStore::Unexpect(int64_t index) {
+  Expert& expert = experts_[static_cast<size_t>(index)];
+  expert.expected = false;
+  if (expert.needed || expert.remembered || expert.state != State::kReading ||
+      !reader_->Cancel(expert.job)) {
+    return;
+  }
+  slots_[static_cast<size_t>(expert.slot)] = -1;
+  expert.slot = -1;
+  expert.job = -1;
+  expert.state = State::kAbsent;
+  expert.early = false;
+  ++figures_.forecast_in_vain;
+}
+
 void ExpertStore::Expect(int64_t block, const Routing& routing) {
   const std::lock_guard lock(mutex_);
-  // Half of the memory stays with what past uses recommend.
+  // What the block's tokens give to each expert together.
+  std::map<int64_t, float> named;
+  for (size_t i = 0; i < routing.experts.size(); ++i) {
+    named[IndexOf(block, routing.experts[i])] +=
+        i < routing.weights.size() ? routing.weights[i] : 0.0f;
+  }
+  // An earlier forecast for the block gives way, but for what both name.
+  std::erase_if(expected_, [&](int64_t index) {
+    if (index / experts_per_block_ != block || named.contains(index)) return false;
+    Unexpect(index);
+    return true;
+  });
+  // Half of the memory stays with what past uses recommend. Where that is no matter, the surest
+  // come first, so that what a better forecast drops has not begun; otherwise the order is the
+  // file's.
   const int64_t most = capacity() / 2;
-  for (const int32_t number : routing.experts) {
-    if (static_cast<int64_t>(expected_.size()) >= most) return;
-    const int64_t index = IndexOf(block, number);
+  std::vector<std::pair<float, int64_t>> order;
+  const bool all_fit = static_cast<int64_t>(named.size()) <= most;
+  for (const auto& [index, weight] : named) order.emplace_back(all_fit ? -weight : 0.0f, index);
+  std::sort(order.begin(), order.end());
+  for (const auto& [unsure, index] : order) {
+    if (static_cast<int64_t>(expected_.size()) >= most) break;
     Expert& expert = experts_[static_cast<size_t>(index)];
-    if (std::exchange(expert.expected, true)) continue;
-    expected_.push_back(index);
-    if (expert.state != State::kAbsent) continue;
+    if (!std::exchange(expert.expected, true)) expected_.push_back(index);
+  }
+  ReadExpected();
+}
+
+void ExpertStore::ReadExpected() {
+  for (const int64_t index : expected_) {
+    Expert& expert = experts_[static_cast<size_t>(index)];
+    if (expert.state != State::kAbsent || expert.failure) continue;
     if (!StartRead(index, false)) return;
     expert.early = true;
     ++figures_.read_for_forecast;
@@ -367,6 +439,7 @@ void ExpertStore::Release(std::span<const int32_t> experts) {
     needed_.erase(std::find(needed_.begin(), needed_.end(), index));
   }
   ReadNeeded();
+  ReadExpected();  // into what has become free
 }
 
 ExpertStoreFigures ExpertStore::figures() const {
@@ -375,6 +448,8 @@ ExpertStoreFigures ExpertStore::figures() const {
   ExpertStoreFigures figures = figures_;
   figures.read_bytes = reads.bytes;
   figures.read_seconds = reads.busy_seconds;
+  for (size_t copy = 0; copy < reader_->copies(); ++copy)
+    figures.copy_bytes.push_back(reader_->figures(copy).bytes);
   return figures;
 }
 

@@ -3,15 +3,20 @@
 // Routed experts that do not all fit into memory: a cache of them, filled from the shards past the
 // page cache.
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
+#include <filesystem>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
-#include "base/direct_read.h"
+#include "base/mirrored_read.h"
 #include "checkpoint/load_weights.h"
+#include "engine/expert_uses.h"
 #include "model/block.h"
 
 namespace toaster {
@@ -19,19 +24,27 @@ namespace toaster {
 struct ExpertStoreOptions {
   int64_t memory_bytes = 0;  ///< for experts; at least LeastExpertBytes()
   bool forecasts = true;     ///< begin to read what the next block will probably choose
+  /// Files of further copies of the model, see FindModelCopy(): reads are shared among all.
+  std::vector<std::vector<std::filesystem::path>> copies;
+  /// A directory where counts of uses are kept for the next run, which begins with reading the most
+  /// used; empty: none.
+  std::filesystem::path history;
+  std::function<void(const std::string&)> note;  ///< told when counts cannot be kept; may be null
   DirectReadOptions reads;
 };
 
 /// What a store has done so far.
 struct ExpertStoreFigures {
-  int64_t used = 0;               ///< experts opened, each block of each step counted
-  int64_t missed = 0;             ///< of them, not in memory and not on their way for a forecast
-  int64_t read_for_forecast = 0;  ///< read before they were needed
-  int64_t forecast_in_vain = 0;   ///< of them, then not needed
-  int64_t needed_bytes = 0;       ///< read, of experts that were then used
-  int64_t read_bytes = 0;         ///< all that came from the disk
-  double read_seconds = 0;        ///< in which at least one read was in flight
-  double wait_seconds = 0;        ///< in which computing stood still for lack of an expert
+  int64_t used = 0;                 ///< experts opened, each block of each step counted
+  int64_t missed = 0;               ///< of them, not in memory and not on their way for a forecast
+  int64_t read_for_forecast = 0;    ///< read before they were needed
+  int64_t forecast_in_vain = 0;     ///< of them, then not needed
+  int64_t needed_bytes = 0;         ///< read, of experts that were then used
+  int64_t remembered = 0;           ///< read at the start because an earlier run used them
+  int64_t read_bytes = 0;           ///< all that came from the disk
+  std::vector<int64_t> copy_bytes;  ///< of them, from each copy, the model's own files first
+  double read_seconds = 0;          ///< in which at least one read was in flight
+  double wait_seconds = 0;          ///< in which computing stood still for lack of an expert
 };
 
 /// Where an expert's tensors lie: ranges of files, each as long as neighbours allow, and how much
@@ -51,14 +64,15 @@ int64_t LeastExpertBytes(const LoadedModel& model);
 /// Serves the experts of one model from as much memory as it is given. What is needed is read at
 /// once, the block's experts in the order of the file, several reads in flight; what a forecast
 /// names is read behind that, and dropped when the router chooses otherwise. The least often used
-/// experts make room: uses are counted with weights that halve every kHalfLife tokens.
+/// experts make room: uses are counted with weights that halve every kHalfLife tokens. What is free
+/// at the start is filled with the experts that earlier runs used most, while computing goes on.
 ///
-/// One thread computes; reads end on threads of the reader. An expert that cannot be read fails the
-/// step that needs it with Error(kIo), one with damaged scales with Error(kCorruptFile); the next
-/// step tries again.
+/// One thread computes; reads end on threads of the reader. An expert that cannot be read from any
+/// copy fails the step that needs it with Error(kIo), one with damaged scales with
+/// Error(kCorruptFile); the next step tries again.
 class ExpertStore : public ExpertSupply {
  public:
-  static constexpr double kHalfLife = 2048;
+  static constexpr double kHalfLife = 512;  ///< the best of those compared, docs/performance.md
 
   /// The model is borrowed; its experts' views of the files are never followed. Throws
   /// Error(kInvalidArgument) if the memory does not suffice, and what DirectReader throws.
@@ -79,13 +93,13 @@ class ExpertStore : public ExpertSupply {
   enum class State { kAbsent, kReading, kPresent };
   struct Expert {
     State state = State::kAbsent;
-    int32_t slot = -1;      // unless absent
-    int64_t job = -1;       // while reading
-    bool needed = false;    // by the open block, and not yet given back
-    bool expected = false;  // by a forecast whose block was not opened yet
-    bool early = false;     // read for a forecast, not yet used
-    bool checked = false;   // its scales, since it was read
-    float weight = 0;       // of past uses
+    int32_t slot = -1;        // unless absent
+    int64_t job = -1;         // while reading
+    bool needed = false;      // by the open block, and not yet given back
+    bool expected = false;    // by a forecast whose block was not opened yet
+    bool early = false;       // read for a forecast, not yet used
+    bool remembered = false;  // read for an earlier run's sake
+    bool checked = false;     // its scales, since it was read
     std::exception_ptr failure;
     ExpertWeights matrices;  // views of the slot
   };
@@ -96,8 +110,12 @@ class ExpertStore : public ExpertSupply {
   /// All with the lock held.
   int32_t TakeSlot(bool for_forecast);
   bool StartRead(int64_t index, bool urgent);
+  void Unexpect(int64_t index);  // and drops its read if it has not begun
   void ReadNeeded();
+  void ReadExpected();
+  void ReadRemembered();
   void Count(const Routing& routing, int64_t block);
+  void SaveHistory();
   void SetViews(int64_t index);
   void CheckExpert(int64_t index);
 
@@ -119,11 +137,14 @@ class ExpertStore : public ExpertSupply {
   std::vector<int64_t> needed_;  // of the open block, in the order of the files, not yet given back
   std::vector<int64_t> expected_;  // by forecasts, not yet opened
   int64_t open_block_ = 0;
-  double use_weight_ = 1;  // of a use now
+  ExpertUses uses_;
+  std::vector<int64_t> remembered_;  // still to be read, the least used first
+  std::string identity_;             // of the model in its history
+  std::chrono::steady_clock::time_point saved_;
   ExpertStoreFigures figures_;
 
   std::unique_ptr<Source> source_;
-  std::unique_ptr<DirectReader> reader_;  // last: ends before what its reads write to
+  std::unique_ptr<MirroredReader> reader_;  // last: ends before what its reads write to
 };
 
 }  // namespace toaster

@@ -6,10 +6,12 @@
 #include <cerrno>
 #include <fstream>
 #include <set>
+#include <thread>
 
 #include "base/digest.h"
 #include "base/random.h"
 #include "base/temporary_directory.h"
+#include "checkpoint/model_copy.h"
 #include "checkpoint/test_files.h"
 #include "engine/running_model.h"
 
@@ -158,9 +160,62 @@ TEST_F(ExpertStoreFaultsTest, ADamagedScaleIsNamedWhenItsExpertIsRead) {
 TEST_F(ExpertStoreFaultsTest, TooLittleMemoryIsRefusedWithTheRemedy) {
   const LoadedModel model = LoadModel(checkpoint_);
   EXPECT_THAT(test::MessageOf([&] {
-                ExpertStore store(model, {LeastExpertBytes(model) - 1, true, {}});
+                ExpertStoreOptions options;
+                options.memory_bytes = LeastExpertBytes(model) - 1;
+                ExpertStore store(model, options);
               }),
               HasSubstr("--memory"));
+}
+
+TEST_F(ExpertStoreFaultsTest, AnEarlierRunsExpertsAreReadAtTheStart) {
+  test::TemporaryDirectory directory;
+  LoadedModel model = LoadModel(checkpoint_);
+  const int64_t experts = SizesOf(model).experts;
+  std::string expected;
+  int64_t first_misses = 0;
+  for (const bool again : {false, true}) {
+    WeightOptions weights;
+    weights.forecasts = false;  // every miss counts
+    weights.history = directory.path() / "uses";
+    weights.note = [](const std::string& note) { ADD_FAILURE() << note; };
+    const auto running = Start(checkpoint_, kCpu, weights, experts);
+    const ExpertStore& store = *running->expert_store();
+    if (again) {
+      while (store.figures().read_bytes < store.figures().remembered) std::this_thread::yield();
+    }
+    const std::string digest = RunPrompt(*running, 50);
+    if (again) {
+      EXPECT_EQ(digest, expected);
+      EXPECT_GT(store.figures().remembered, 0);
+      EXPECT_LT(store.figures().missed, first_misses);
+    } else {
+      expected = digest;
+      first_misses = store.figures().missed;
+      EXPECT_EQ(store.figures().remembered, 0);
+    }
+  }
+  // With little memory only as many as fit.
+  WeightOptions weights;
+  weights.history = directory.path() / "uses";
+  const auto running = Start(checkpoint_, kCpu, weights);
+  EXPECT_EQ(RunPrompt(*running, 50), expected);
+  EXPECT_LE(running->expert_store()->figures().remembered, running->expert_store()->capacity());
+}
+
+TEST_F(ExpertStoreFaultsTest, ASecondCopyIsReadToo) {
+  RunningModel mapped(LoadModel(checkpoint_), kCpu);
+  test::TemporaryDirectory directory;
+  const std::filesystem::path copy = directory.path() / "copy";
+  std::filesystem::copy(checkpoint_, copy);
+  LoadedModel model = LoadModel(checkpoint_);
+  WeightOptions weights;
+  weights.copies.push_back(FindModelCopy(model.checkpoint, copy));
+  const auto running = Start(checkpoint_, kCpu, weights);
+  EXPECT_EQ(RunPrompt(*running, 40), RunPrompt(mapped, 40));
+  const ExpertStoreFigures figures = running->expert_store()->figures();
+  ASSERT_EQ(figures.copy_bytes.size(), 2u);
+  EXPECT_GT(figures.copy_bytes[0], 0);
+  EXPECT_GT(figures.copy_bytes[1], 0);
 }
 
 // The reads of an expert are as few as its tensors' places allow.

@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "base/digest.h"
+#include "engine/model_identity.h"
 #include "model/cache_size.h"
 
 namespace toaster {
@@ -15,10 +15,6 @@ namespace {
 
 // A place's windows and tails may cost this share of the rows behind the one before.
 constexpr int64_t kRowsPerPlaceBytes = 8;
-
-// Of a file up to this size every byte is part of the model's identity; of a larger one samples.
-constexpr size_t kSmallFileBytes = 256 << 20;
-constexpr size_t kSampleBytes = 256;
 
 /// A section of a rows file that is read when its rows are needed.
 class StoredPage : public LazyPage {
@@ -69,7 +65,8 @@ bool SameLayout(const RowsHeader& a, const RowsHeader& b) {
 PrefixStore::PrefixStore(PrefixStoreOptions options, RunningModel& running)
     : config_(running.config()),
       backend_(running.backend()),
-      identity_(ModelIdentity(running.loaded(), running.backend().numerics())),
+      identity_(fmt::format("{} numerics {}", ModelIdentity(running.loaded()),
+                            static_cast<int>(running.backend().numerics()))),
       layout_(RowsLayout(running.config(), running.backend())),
       directory_(std::make_shared<PrefixDirectory>(std::move(options))) {
   const CacheBytes bytes = ModelCacheBytes(config_, config_.sliding_window, false);
@@ -221,37 +218,6 @@ int64_t PrefixStore::Put(const std::string& owner, std::span<const int32_t> toke
     directory_->Note(error.what());
   }
   return directory_->bytes_written() - before;
-}
-
-std::string ModelIdentity(const LoadedModel& model, Numerics numerics) {
-  Digest digest;
-  const auto add_number = [&](uint64_t number) {
-    digest.AddValues(std::span<const uint64_t>(&number, 1));
-  };
-  const auto add_text = [&](std::string_view text) {
-    add_number(text.size());
-    digest.AddValues(std::span<const char>(text));
-  };
-  add_text(model.config.ToJson());
-  for (const SafetensorsFile& shard : model.checkpoint.shards()) {
-    add_number(shard.bytes().size());
-    std::error_code error;
-    const auto time = std::filesystem::last_write_time(shard.origin(), error);
-    if (!error) add_number(static_cast<uint64_t>(time.time_since_epoch().count()));
-    const ScopedRandomAccess single_pages(shard.bytes());
-    for (const StoredTensor& tensor : shard.tensors()) {
-      add_text(tensor.name);
-      add_text(tensor.Description());
-      // Routed experts are nearly all of a large model; reading a page of each would take long.
-      const auto size = static_cast<size_t>(tensor.bytes);
-      const bool whole = shard.bytes().size() <= kSmallFileBytes;
-      if (!whole && tensor.name.find(".experts.") != std::string::npos) continue;
-      const auto bytes = std::span(tensor.data, size);
-      digest.AddValues(bytes.first(whole ? size : std::min(size, kSampleBytes)));
-      if (!whole) digest.AddValues(bytes.last(std::min(size, kSampleBytes)));
-    }
-  }
-  return fmt::format("{} numerics {}", digest.Hex(), static_cast<int>(numerics));
 }
 
 }  // namespace toaster

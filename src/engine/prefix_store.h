@@ -17,11 +17,6 @@ class PrefixDamage : public Error {
   using Error::Error;
 };
 
-/// All that decides the bits of a model's caches besides tokens, as a text: a digest of the
-/// configuration, of every tensor's name, type and shape, of samples of its bytes and of each
-/// file's size and time; and the numerics.
-std::string ModelIdentity(const LoadedModel& model, Numerics numerics);
-
 /// Caches on disk, so that a prefix outlives the process: places to go on from, in files that
 /// several of them share (docs/formats/prefix_store.md). A cache that comes back is equal to the
 /// one that was stored, bit by bit, or it does not come back: whatever is damaged is named,

@@ -17,8 +17,12 @@ RunningModel::RunningModel(LoadedModel loaded, const BackendOptions& options,
       backend_(CreateBackend(options)),
       mapped_(plan.streams ? nullptr : std::make_unique<MappedExperts>(loaded_)),
       store_(plan.streams ? std::make_unique<ExpertStore>(
-                                loaded_, ExpertStoreOptions{plan.expert_bytes, weights.forecasts,
-                                                            std::move(weights.reads)})
+                                loaded_, ExpertStoreOptions{.memory_bytes = plan.expert_bytes,
+                                                            .forecasts = weights.forecasts,
+                                                            .copies = std::move(weights.copies),
+                                                            .history = std::move(weights.history),
+                                                            .note = std::move(weights.note),
+                                                            .reads = std::move(weights.reads)})
                           : nullptr),
       model_(loaded_.config, loaded_.weights, *backend_,
              store_ ? static_cast<ExpertSupply*>(store_.get()) : mapped_.get()) {}

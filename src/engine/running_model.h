@@ -1,6 +1,10 @@
 #pragma once
 
+#include <filesystem>
+#include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "backend/registry.h"
 #include "checkpoint/load_weights.h"
@@ -14,7 +18,10 @@ namespace toaster {
 
 /// How a RunningModel reads weights that do not stay mapped.
 struct WeightOptions {
-  bool forecasts = true;  ///< see ExpertStoreOptions
+  bool forecasts = true;  ///< see ExpertStoreOptions, also for the next four
+  std::vector<std::vector<std::filesystem::path>> copies;
+  std::filesystem::path history;
+  std::function<void(const std::string&)> note;
   DirectReadOptions reads;
   ReadProgress progress;  ///< of reading the other weights
 };

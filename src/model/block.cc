@@ -222,6 +222,7 @@ void ForecastExperts(Backend& backend, const BlockContext& block, std::span<cons
   if (!w.table_experts.empty()) {
     w.forecast.experts_per_token = config.num_experts_per_tok;
     w.forecast.experts = w.table_experts;
+    w.forecast.weights.clear();
   } else {
     backend.HyperPre(*streams, HyperParametersFor(config, block.weights.hc_ffn), w.input, w.post,
                      w.comb);

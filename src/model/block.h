@@ -24,7 +24,7 @@ class ExpertSupply {
   virtual ExpertSource& Open(int64_t block, const Routing& routing) = 0;
   /// Whether it pays to know ahead of Open() what a block will probably choose.
   virtual bool WantsForecasts() const { return false; }
-  /// Such a forecast; `routing` need not come true.
+  /// Such a forecast; `routing` need not come true. A later one for the same block replaces it.
   virtual void Expect(int64_t block, const Routing& routing) {}
 };
 
@@ -113,7 +113,7 @@ void ForwardMoe(Backend& backend, const BlockContext& block, std::span<const int
 
 /// Tells the block's supply which experts it will probably choose for `tokens`. The table of a
 /// hash-routed block says so exactly; another's router is asked about `streams` [rows, hc_mult, d]
-/// as they are before the block, without its attention.
+/// as they are, without what is still to be added to them before it.
 void ForecastExperts(Backend& backend, const BlockContext& block, std::span<const int32_t> tokens,
                      const Tensor* streams, BlockWorkspace& workspace);
 

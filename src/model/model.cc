@@ -120,14 +120,19 @@ bool Model::RunHalf(ForwardPass& pass, ForwardSaved* saved) {
     ForwardAttentionHalf(backend_, Block(layer), batch, pass.streams, workspace_, results);
     return true;
   }
-  ForwardMoeHalf(backend_, Block(layer), batch, pass.streams, workspace_, results);
-  if (keep != nullptr) keep->hidden.CopyFrom(pass.streams);
-  if (pass.halves_done < halves()) {
-    const bool forecasts = experts_ != nullptr && experts_->WantsForecasts();
-    if (forecasts && !config_.hash_routed(layer + 1))
+  // The next block's experts are forecast twice: before this one's are computed, so that the disk
+  // never rests between the blocks, and after, when its router is nearly always foretold right.
+  const bool forecasts = experts_ != nullptr && experts_->WantsForecasts() &&
+                         layer + 1 < config_.num_hidden_layers && !config_.hash_routed(layer + 1);
+  const auto forecast = [&] {
+    if (forecasts)
       ForecastExperts(backend_, Block(layer + 1), pass.tokens, &pass.streams, workspace_);
-    return true;
-  }
+  };
+  forecast();
+  ForwardMoeHalf(backend_, Block(layer), batch, pass.streams, workspace_, results);
+  forecast();
+  if (keep != nullptr) keep->hidden.CopyFrom(pass.streams);
+  if (pass.halves_done < halves()) return true;
   for (const SequenceChunk& chunk : pass.chunks)
     chunk.cache->Advance(static_cast<int64_t>(chunk.tokens.size()));
   return false;

@@ -52,7 +52,10 @@ class ScriptedGenerator : public Generator {
   int64_t running() const override { return alive; }
   std::vector<GenerationSlot> Slots() const override { return {{0, alive > 0, 0}}; }
   GeneratorMeters Meters() const override {
-    return {0.75, {13e9, 7}, ExpertStoreFigures{.used = 12, .missed = 3}};
+    ExpertStoreFigures experts;
+    experts.used = 12;
+    experts.missed = 3;
+    return {0.75, {13e9, 7}, experts};
   }
 
   std::atomic<int64_t> submitted{0}, alive{0};
