@@ -62,18 +62,19 @@ std::string LimitsText(const BenchReport& report) {
 }
 
 std::string HeaderText() {
-  return fmt::format("{:<8} {:>8} {:>8} {:>6} {:>10} {:>18} {:>12} {:>10} {:>10}", "kind", "tokens",
-                     "depth", "batch", "tokens/s", "slowest..fastest", "bytes/token", "flops/token",
-                     "of limit");
+  return fmt::format("{:<8} {:>8} {:>8} {:>6} {:>10} {:>18} {:>8} {:>12} {:>12} {:>10}", "kind",
+                     "tokens", "depth", "batch", "tokens/s", "slowest..fastest", "planned",
+                     "bytes/token", "flops/token", "of limit");
 }
 
 std::string RunText(const BenchmarkRun& run) {
   const auto tokens = static_cast<double>(run.tokens);
   const double share = run.ShareOfLimit();
   return fmt::format(
-      "{:<8} {:>8} {:>8} {:>6} {:>10.2f} {:>18} {:>12} {:>10} {:>10}", run.kind, run.tokens,
+      "{:<8} {:>8} {:>8} {:>6} {:>10.2f} {:>18} {:>8} {:>12} {:>12} {:>10}", run.kind, run.tokens,
       run.depth, run.batch, run.tokens_per_second(),
       fmt::format("{:.2f}..{:.2f}", tokens / run.most_seconds, tokens / run.least_seconds),
+      run.planned_tokens_per_s > 0 ? fmt::format("{:.2f}", run.planned_tokens_per_s) : "-",
       BytesText(run.work.bytes / tokens), CountText(run.work.flops() / tokens),
       share > 0 ? fmt::format("{} {}", Share(share), run.Limit()) : "-");
 }
@@ -130,6 +131,8 @@ std::string ReportJson(const BenchReport& report, bool profile) {
                  {"tokens_per_s", run.tokens_per_second()},
                  {"slowest_tokens_per_s", static_cast<double>(run.tokens) / run.most_seconds},
                  {"fastest_tokens_per_s", static_cast<double>(run.tokens) / run.least_seconds},
+                 {"planned_tokens_per_s",
+                  run.planned_tokens_per_s > 0 ? Json(run.planned_tokens_per_s) : Json(nullptr)},
                  {"seconds", run.seconds},
                  {"bytes", run.work.bytes},
                  {"flops", run.work.flops()},

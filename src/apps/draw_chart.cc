@@ -72,7 +72,8 @@ std::string Script(const std::vector<Panel>& panels, const std::string& terminal
         Quoted(panel.title), Quoted(panel.x_label), Quoted(panel.y_label));
     script += RangeOf(panel, "x", &std::pair<double, double>::first);
     script += RangeOf(panel, "y", &std::pair<double, double>::second);
-    if (panel.log_x) script += "set logscale x 2\n";
+    // Large numbers as 16k and 1M.
+    script += panel.log_x ? "set logscale x 4\nset format x \"%.0s%c\"\n" : "set format x\n";
     if (panel.log_y) script += "set logscale y\n";
     if (panel.y_from_zero && !panel.log_y) script += "set yrange [0:*]\n";
     script += plots + "\n";

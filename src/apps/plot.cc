@@ -1,10 +1,13 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "apps/commands.h"
 #include "apps/draw_chart.h"
@@ -30,6 +33,16 @@ double Number(const nlohmann::json& run, const char* key, const std::string& ori
                             origin, key));
   }
   return found->get<double>();
+}
+
+// Whether equal steps would crowd most points together, as with contexts from 1K to 1M.
+bool SpansMuch(const std::vector<Series>& series) {
+  double least = std::numeric_limits<double>::infinity(), most = 0;
+  for (const Series& one : series) {
+    for (const auto& [x, y] : one.points) least = std::min(least, x), most = std::max(most, x);
+  }
+  constexpr double kMuch = 64;
+  return least > 0 && most >= kMuch * least;
 }
 
 // Speed and share of the limit: of prefill by length, of decode by depth with a line per batch.
@@ -64,6 +77,7 @@ std::vector<Panel> PanelsOf(const nlohmann::json& report, const std::string& ori
     if (series.empty()) return;
     Panel panel{title, x_label, y_label, false, false, true, {}};
     for (const auto& [batch, line] : series) panel.series.push_back(line);
+    panel.log_x = SpansMuch(panel.series);
     panels.push_back(std::move(panel));
   };
   add("Prefill", "tokens in the prompt", "tokens/s", prefill_speed);

@@ -1,6 +1,7 @@
 #include "backend/row_operations.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -180,6 +181,14 @@ void MakeCompressedRow(std::span<const PoolSlot> slots, const CompressParameters
   }
 }
 
+// Sorts by falling scores, NaN last, then by rising numbers.
+static uint64_t RankKey(float score, int64_t number) {
+  if (std::isnan(score)) return uint64_t{0xFFFFFFFF} << 32 | static_cast<uint64_t>(number);
+  const auto bits = std::bit_cast<uint32_t>(score + 0.0f);  // of -0, too, those of 0
+  const uint32_t rising = bits >> 31 ? ~bits : bits | 0x80000000;
+  return uint64_t{~rising} << 32 | static_cast<uint64_t>(number);
+}
+
 void SelectTop(const float* scores, int64_t n, int64_t count, std::vector<int32_t>& chosen) {
   if (count >= n) {
     chosen.resize(static_cast<size_t>(std::max<int64_t>(n, 0)));
@@ -188,36 +197,35 @@ void SelectTop(const float* scores, int64_t n, int64_t count, std::vector<int32_
   }
   chosen.clear();
   if (count <= 0) return;
-  const auto before = [&](int32_t a, int32_t b) {
-    if (scores[a] > scores[b]) return true;
-    if (scores[b] > scores[a]) return false;
-    const bool a_is_nan = std::isnan(scores[a]), b_is_nan = std::isnan(scores[b]);
-    return a_is_nan != b_is_nan ? b_is_nan : a < b;
-  };
-  const auto keep_best = [&] {
-    std::nth_element(chosen.begin(), chosen.begin() + count, chosen.end(), before);
-    chosen.resize(static_cast<size_t>(count));
-    return scores[*std::max_element(chosen.begin(), chosen.end(), before)];
-  };
-  // Candidates in rising order. Once twice as many as asked for were seen, only what beats the last
-  // of the best so far is one, and most stretches hold none.
-  const size_t most = static_cast<size_t>(2 * count);
+  // Candidates in rising order of their numbers, as keys that sort by what comes first. Once twice
+  // as many as asked for were seen, only what beats the last of the best so far is one, and most
+  // stretches hold none.
+  std::vector<uint64_t> candidates;
+  const auto most = static_cast<size_t>(2 * count);
+  candidates.reserve(most);
   constexpr int64_t kStretch = 64;
   float bar = std::numeric_limits<float>::quiet_NaN();  // of no effect
   for (int64_t begin = 0; begin < n; begin += kStretch) {
     const int64_t end = std::min(begin + kStretch, n);
     if (!std::isnan(bar)) {
-      bool any = false;
-      for (int64_t i = begin; i < end; ++i) any |= scores[i] > bar;
-      if (!any) continue;
+      int above = 0;  // counted, not asked for one by one, so that vectors do it
+      for (int64_t i = begin; i < end; ++i) above += scores[i] > bar ? 1 : 0;
+      if (above == 0) continue;
     }
     for (int64_t i = begin; i < end; ++i) {
       if (scores[i] <= bar) continue;
-      chosen.push_back(static_cast<int32_t>(i));
-      if (chosen.size() == most) bar = keep_best();
+      candidates.push_back(RankKey(scores[i], i));
+      if (candidates.size() < most) continue;
+      std::nth_element(candidates.begin(), candidates.begin() + count - 1, candidates.end());
+      candidates.resize(static_cast<size_t>(count));
+      bar = scores[static_cast<uint32_t>(candidates.back())];
     }
   }
-  if (static_cast<int64_t>(chosen.size()) > count) keep_best();
+  if (static_cast<int64_t>(candidates.size()) > count) {
+    std::nth_element(candidates.begin(), candidates.begin() + count - 1, candidates.end());
+    candidates.resize(static_cast<size_t>(count));
+  }
+  for (const uint64_t key : candidates) chosen.push_back(static_cast<int32_t>(key & 0xFFFFFFFF));
   std::sort(chosen.begin(), chosen.end());
 }
 

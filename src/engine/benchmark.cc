@@ -11,6 +11,7 @@
 #include "base/disk_speed.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "engine/speed_estimate.h"
 
 namespace toaster {
 
@@ -185,6 +186,17 @@ BenchmarkRun BenchmarkDecode(RunningModel& model, Profile& profile, int64_t dept
   });
 }
 
+double PlannedSpeed(const RunningModel& model, const BenchmarkRun& run) {
+  const MemoryPlan& plan = model.plan();
+  if (run.batch != 1 || plan.chunk <= 0) return 0;
+  const WeightSizes sizes = SizesOf(model.config());
+  const bool prefill = run.kind == "prefill";
+  const SpeedEstimate estimate =
+      EstimateSpeed(model.config(), sizes, plan, {run.limits, run.disk_bytes_per_s},
+                    {.depth = run.depth, .prompt = prefill ? run.tokens : 0});
+  return prefill ? estimate.prefill_tokens_per_s : estimate.decode_tokens_per_s;
+}
+
 void CheckLength(const Config& config, int64_t tokens) {
   if (config.max_position_embeddings > 0 && tokens > config.max_position_embeddings) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -251,11 +263,15 @@ void RunBenchmark(RunningModel& model, Profile& profile, const BenchmarkOptions&
     CheckLength(model.config(), depth + (options.repeat + 1) * options.steps);
   }
   for (const int64_t length : options.prefill) {
-    done(BenchmarkPrefill(model, profile, length, options));
+    BenchmarkRun run = BenchmarkPrefill(model, profile, length, options);
+    run.planned_tokens_per_s = PlannedSpeed(model, run);
+    done(run);
   }
   for (const int64_t depth : options.depths) {
     for (const int64_t batch : options.batches) {
-      done(BenchmarkDecode(model, profile, depth, batch, options));
+      BenchmarkRun run = BenchmarkDecode(model, profile, depth, batch, options);
+      run.planned_tokens_per_s = PlannedSpeed(model, run);
+      done(run);
     }
   }
 }

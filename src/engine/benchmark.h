@@ -39,6 +39,9 @@ struct BenchmarkRun {
   Profile profile;              ///< of all measurements together
   /// What the machine allowed meanwhile: medians of what was measured between the measurements.
   MachineLimits limits;
+  /// What EstimateSpeed() makes of these limits, as `toaster plan` would have said; 0: no estimate
+  /// (several sequences, or limits not known).
+  double planned_tokens_per_s = 0;
   double tokens_per_second() const { return static_cast<double>(tokens) / seconds; }
   double DiskSeconds() const { return disk_bytes_per_s > 0 ? disk_bytes / disk_bytes_per_s : 0; }
   /// The share of the speed that memory, arithmetic and the disk allow; 0 where limits are not

@@ -35,6 +35,31 @@ TEST(BenchmarkTest, AFilledCacheIsLikeAComputedOne) {
   for (const float logit : logits.values()) ASSERT_TRUE(std::isfinite(logit));
 }
 
+TEST(BenchmarkTest, SaysWhatWasPlanned) {
+  for (const bool streams : {false, true}) {
+    LoadedModel loaded = LoadModel(test::GoldenCheckpoint("g2_all_kinds"));
+    MemoryPlan plan;
+    plan.streams = streams;
+    plan.chunk = 64;
+    plan.expert_bytes = LeastExpertBytes(loaded);
+    plan.experts_kept = streams ? 1 : SizesOf(loaded).experts;
+    Profile profile;
+    RunningModel model(std::move(loaded), OneThread(&profile), plan, {});
+    BenchmarkOptions options;
+    options.prefill = {5};
+    options.batches = {1, 2};
+    options.repeat = options.steps = 1;
+    std::vector<double> planned;
+    RunBenchmark(model, profile, options,
+                 [&](const BenchmarkRun& run) { planned.push_back(run.planned_tokens_per_s); });
+    ASSERT_EQ(planned.size(), 3u);
+    // Small files say nothing of a disk's speed, and of two sequences there is no estimate.
+    EXPECT_EQ(planned[0] > 0, !streams);
+    EXPECT_EQ(planned[1] > 0, !streams);
+    EXPECT_EQ(planned[2], 0);
+  }
+}
+
 TEST(BenchmarkTest, MeasuresEveryDepthWithEveryBatch) {
   Profile profile;
   RunningModel model(LoadModel(test::GoldenCheckpoint("g1_minimal")), OneThread(&profile));

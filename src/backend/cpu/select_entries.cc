@@ -19,9 +19,9 @@ constexpr int64_t kBlock = 32;
 constexpr int64_t kKeysPerPiece = 2048;              // keys that one thread scans at a time
 constexpr int64_t kScoresAtOnce = int64_t{1} << 24;  // bounds the score buffer
 
-// The next page of keys, while this one is scored.
+// The next page of keys into the second-level cache, while this one is scored.
 void FetchAhead(const uint8_t* bytes, int64_t count) {
-  for (int64_t at = 0; at < count; at += 64) __builtin_prefetch(bytes + at, 0, 3);
+  for (int64_t at = 0; at < count; at += 64) __builtin_prefetch(bytes + at, 0, 2);
 }
 
 }  // namespace
