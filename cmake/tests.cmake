@@ -13,11 +13,13 @@ function(toaster_test_program name)
       TOASTER_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TOASTER_BINARY_DIR="${CMAKE_BINARY_DIR}"
       TOASTER_PROGRAM="$<TARGET_FILE:toaster>")
     add_dependencies(${name} toaster)
-    # A suite named ...LongTest is a long check: it runs under the label "long" only.
+    # A suite named ...LongTest is a long check: it runs under the label "long" only. What programs
+    # keep for their user goes into the build.
+    set(environment "XDG_CACHE_HOME=${CMAKE_BINARY_DIR}/cache")
     gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST
-      TEST_FILTER "-*LongTest.*" PROPERTIES LABELS quick TIMEOUT 900)
+      TEST_FILTER "-*LongTest.*" PROPERTIES LABELS quick TIMEOUT 900 ENVIRONMENT "${environment}")
     gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_SUFFIX ".long"
-      TEST_FILTER "*LongTest.*" PROPERTIES LABELS long TIMEOUT 3600)
+      TEST_FILTER "*LongTest.*" PROPERTIES LABELS long TIMEOUT 3600 ENVIRONMENT "${environment}")
   endif()
 endfunction()
 

@@ -2,10 +2,12 @@
 
 #include <gmock/gmock.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "apps/program_output.h"
 #include "apps/random_model.h"
+#include "base/temporary_directory.h"
 
 namespace toaster {
 namespace {
@@ -68,6 +70,24 @@ TEST(Plan, AModelWithinItsMemoryGivesTheSameAnswer) {
     return output.text.substr(output.text.rfind("digest "));
   };
   EXPECT_EQ(digest(streamed), digest(expected));
+
+  // From two copies, and with what was used remembered.
+  const test::TemporaryDirectory folder;
+  const std::string copy = folder.path() / "copy", history = folder.path() / "history";
+  std::filesystem::copy(model, copy, std::filesystem::copy_options::recursive);
+  for (int i = 0; i < 2; ++i) {
+    const test::ProgramOutput shared =
+        RunProgram(call + less + " --model-copy " + copy + " --expert-history " + history);
+    EXPECT_EQ(shared.exit_code, 0) << shared.text;
+    EXPECT_EQ(digest(shared), digest(expected));
+  }
+  EXPECT_FALSE(std::filesystem::is_empty(history));
+  for (const auto& entry : std::filesystem::directory_iterator(copy)) {
+    if (entry.path().extension() == ".safetensors") std::filesystem::resize_file(entry.path(), 100);
+  }
+  const test::ProgramOutput cut = RunProgram(call + less + " --model-copy " + copy);
+  EXPECT_EQ(cut.exit_code, 1);
+  EXPECT_THAT(cut.text, HasSubstr("copy it again"));
 }
 
 }  // namespace

@@ -62,6 +62,14 @@ void Pool(std::span<const PoolSlot> slots, int64_t width, float* pooled) {
   }
 }
 
+// Sorts by falling scores, NaN last, then by rising numbers.
+uint64_t RankKey(float score, int64_t number) {
+  if (std::isnan(score)) return uint64_t{0xFFFFFFFF} << 32 | static_cast<uint64_t>(number);
+  const auto bits = std::bit_cast<uint32_t>(score + 0.0f);  // of -0, too, those of 0
+  const uint32_t rising = bits >> 31 ? ~bits : bits | 0x80000000;
+  return uint64_t{~rising} << 32 | static_cast<uint64_t>(number);
+}
+
 }  // namespace
 
 void NormaliseRow(const float* x, const Vector& weight, float eps, bool official, float* output) {
@@ -179,14 +187,6 @@ void MakeCompressedRow(std::span<const PoolSlot> slots, const CompressParameters
   } else {
     std::memcpy(row, entry, static_cast<size_t>(4 * width));
   }
-}
-
-// Sorts by falling scores, NaN last, then by rising numbers.
-static uint64_t RankKey(float score, int64_t number) {
-  if (std::isnan(score)) return uint64_t{0xFFFFFFFF} << 32 | static_cast<uint64_t>(number);
-  const auto bits = std::bit_cast<uint32_t>(score + 0.0f);  // of -0, too, those of 0
-  const uint32_t rising = bits >> 31 ? ~bits : bits | 0x80000000;
-  return uint64_t{~rising} << 32 | static_cast<uint64_t>(number);
 }
 
 void SelectTop(const float* scores, int64_t n, int64_t count, std::vector<int32_t>& chosen) {
