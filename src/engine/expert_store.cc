@@ -380,6 +380,7 @@ void ExpertStore::Expect(int64_t block, const Routing& routing) {
   // file's.
   const int64_t most = capacity() / 2;
   std::vector<std::pair<float, int64_t>> order;
+  order.reserve(named.size());
   const bool all_fit = static_cast<int64_t>(named.size()) <= most;
   for (const auto& [index, weight] : named) order.emplace_back(all_fit ? -weight : 0.0f, index);
   std::sort(order.begin(), order.end());
