@@ -5,12 +5,12 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
-#include <cstdlib>
 #include <filesystem>
 
 #include "apps/builtin_model.h"
 #include "apps/size_option.h"
 #include "apps/text_input.h"
+#include "apps/user_directory.h"
 #include "base/error.h"
 #include "base/memory_use.h"
 #include "base/units.h"
@@ -25,15 +25,9 @@ namespace {
 /// What messages call it.
 constexpr char kBuiltin[] = "built-in model";
 
-// $XDG_CACHE_HOME/toaster/experts, or ~/.cache/toaster/experts; empty where neither is known.
-std::string HistoryDirectory() {
-  const auto variable = [](const char* name) -> std::filesystem::path {
-    const char* value = std::getenv(name);
-    return value == nullptr ? "" : value;
-  };
-  std::filesystem::path cache = variable("XDG_CACHE_HOME");
-  if (cache.empty() && !variable("HOME").empty()) cache = variable("HOME") / ".cache";
-  return cache.empty() ? "" : (cache / "toaster" / "experts").string();
+std::filesystem::path DefaultExpertHistory() {
+  const std::filesystem::path cache = UserDirectory("XDG_CACHE_HOME", ".cache");
+  return cache.empty() ? cache : cache / "experts";
 }
 
 }  // namespace
@@ -126,7 +120,8 @@ std::unique_ptr<RunningModel> StartModel(const EngineOptions& options) {
                                       .other_bytes = options.other_bytes,
                                       .in_files = in_files});
   WeightOptions weights;
-  weights.history = options.history.value_or(HistoryDirectory());
+  weights.history =
+      options.history ? std::filesystem::path(*options.history) : DefaultExpertHistory();
   weights.note = [](const std::string& note) { fmt::print(stderr, "note: {}\n", note); };
   // Also where they will not be read: a wrong path should be known at once.
   for (const std::string& copy : options.copies)

@@ -112,7 +112,6 @@ TEST(SharedStoreLongTest, TwoServersGiveOnlyRightAnswersAndLeaveAWholeStore) {
     if (entry.path().parent_path() == store) continue;
     EXPECT_TRUE(extension == ".rows" || extension == ".place") << entry.path();
   }
-  RecordProperty("asked", static_cast<int>(asked));
   printf("%lld asked, %lld from disk, %lld times verified\n", static_cast<long long>(asked),
          static_cast<long long>(from_disk), static_cast<long long>(verified));
 }

@@ -14,7 +14,6 @@
 #include <clocale>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <deque>
 #include <fstream>
 #include <map>
@@ -22,6 +21,7 @@
 #include "apps/interrupt.h"
 #include "apps/paste_input.h"
 #include "apps/private_file.h"
+#include "apps/user_directory.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "tokenizer/utf8.h"
@@ -294,12 +294,8 @@ TerminalLine Terminal::Read(const std::string& prompt) {
 }
 
 std::filesystem::path DefaultHistoryFile() {
-  const char* state = std::getenv("XDG_STATE_HOME");
-  const char* home = std::getenv("HOME");
-  // The XDG rules say to ignore relative paths.
-  if (state && *state == '/') return std::filesystem::path(state) / "toaster/history";
-  if (home && *home) return std::filesystem::path(home) / ".local/state/toaster/history";
-  return {};
+  const std::filesystem::path state = UserDirectory("XDG_STATE_HOME", ".local/state");
+  return state.empty() ? state : state / "history";
 }
 
 }  // namespace toaster

@@ -34,16 +34,18 @@ void CpuBackend::PrepareIndexRow(float* q, float* weights, int64_t row, int64_t 
   std::fill_n(head_weights, padded, 0.0f);
   std::vector<uint8_t> key(static_cast<size_t>(KeyBytes(width)));
   uint8_t* codes = index_codes_.data() + row * width * padded;
+  float* scales = index_scales_.data() + row * width / kBlock * padded;
+  std::fill_n(codes, width * padded, static_cast<uint8_t>(kernels::kIndexBias));
+  std::fill_n(scales, width / kBlock * padded, 0.0f);
+  bool folds = official() && kernels_.reads_folded_queries;
   int8_t* folded_codes = folded_index_codes_.data() + row * width * padded;
   int32_t* folded_offsets = folded_index_offsets_.data() + row * padded;
   float* folded_weights = folded_index_weights_.data() + row * padded;
-  float* scales = index_scales_.data() + row * width / kBlock * padded;
-  std::fill_n(codes, width * padded, static_cast<uint8_t>(kernels::kIndexBias));
-  std::fill_n(folded_codes, width * padded, int8_t{0});
-  std::fill_n(folded_offsets, padded, 0);
-  std::fill_n(folded_weights, padded, 0.0f);
-  std::fill_n(scales, width / kBlock * padded, 0.0f);
-  bool folds = official();
+  if (folds) {
+    std::fill_n(folded_codes, width * padded, int8_t{0});
+    std::fill_n(folded_offsets, padded, 0);
+    std::fill_n(folded_weights, padded, 0.0f);
+  }
   for (int64_t head = 0; head < heads; ++head) {
     float* x = q + head * width;
     head_weights[head] = weights[head] = Round(weights[head] * scale);
@@ -107,9 +109,10 @@ void CpuBackend::SelectEntries(Tensor& q, Tensor& weights, const Rotation& rotat
   const int64_t rows = q.extent(0), heads = q.extent(1), width = q.extent(2),
                 padded = (heads + 15) / 16 * 16;
   index_codes_.Resize(rows * width * padded);
-  folded_index_codes_.Resize(rows * width * padded);
-  folded_index_offsets_.Resize(rows * padded);
-  folded_index_weights_.Resize(rows * padded);
+  const int64_t folded_rows = kernels_.reads_folded_queries ? rows : 0;
+  folded_index_codes_.Resize(folded_rows * width * padded);
+  folded_index_offsets_.Resize(folded_rows * padded);
+  folded_index_weights_.Resize(folded_rows * padded);
   index_folds_.Resize(rows);
   index_scales_.Resize(rows * width / kBlock * padded);
   index_weights_.Resize(rows * padded);

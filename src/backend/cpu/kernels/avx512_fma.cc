@@ -30,6 +30,7 @@ static constexpr KernelTable kTable = {
     .swiglu = avx512::Swiglu,
     .swiglu_backward = avx2::SwigluBackward,
     .index_scores = avx512::IndexScores,
+    .reads_folded_queries = true,
     .spin_bf16 = avx512::SpinFloat,
     .spin_int8 = avx512::SpinInt8,
     .spin_float = avx512::SpinFloat,

@@ -158,6 +158,7 @@ struct KernelTable {
   // scale * key scale), in float; term[h] = RoundBf16(max(RoundBf16(dot), 0) * weight[h]); head h
   // adds to lane h mod 16 in rising order; out[i] = RoundBf16(FoldLanes(lanes)).
   void (*index_scores)(const IndexQuery& query, const uint8_t* keys, int64_t count, float* out);
+  bool reads_folded_queries = false;  ///< whether it makes use of IndexQuery::folded
 
   // For measuring the limits of the machine (limits.h): many rounds of the multiply-adds this table
   // uses, in registers, on the number *sink, which takes up the result so that nothing is left out.
