@@ -139,17 +139,18 @@ std::vector<Case> Cases() {
                      AlignedArray<uint16_t> out(kWidth);
                      CountedCall([&] { table.expand_entry(entry.data(), 448, 64, out.data()); });
                    }});
-  cases.push_back({"index_scores", [](const KernelTable& table) {
-                     const auto codes = Numbers<uint8_t>(kIndexWidth * kIndexHeads, SmallIndexCode);
-                     const auto scales = Numbers<float>(kIndexWidth / 32 * kIndexHeads, SmallFloat);
-                     const auto weights = Numbers<float>(kIndexHeads, SmallFloat);
-                     const auto keys = Numbers<uint8_t>(kKeys * 68, SmallCode);
-                     AlignedArray<float> out(kKeys);
-                     const IndexQuery query = {codes.data(), scales.data(), weights.data(),
-                                               kIndexHeads,  kIndexWidth,   {}};
-                     CountedCall(
-                         [&] { table.index_scores(query, keys.data(), kKeys, out.data()); });
-                   }});
+  cases.push_back(
+      {"index_scores", [](const KernelTable& table) {
+         const auto codes = Numbers<uint8_t>(kIndexWidth * kIndexHeads, SmallIndexCode);
+         const auto scales = Numbers<float>(kIndexWidth / 32 * kIndexHeads, SmallFloat);
+         const auto weights = Numbers<float>(kIndexHeads, SmallFloat);
+         const auto keys = Numbers<uint8_t>(kKeys * 68, SmallCode);
+         AlignedArray<float> out(kKeys);
+         const IndexQuery query = {codes.data(), scales.data(), weights.data(),
+                                   kIndexHeads,  kIndexWidth,   {}};
+         const uint8_t* const page = keys.data();
+         CountedCall([&] { table.index_scores(query, {&page, kKeys}, kKeys, out.data()); });
+       }});
   cases.push_back({"hadamard", [](const KernelTable& table) {
                      auto x = Numbers<float>(kIndexWidth, SmallFloat);
                      CountedCall([&] { table.hadamard(x.data(), kIndexWidth); });

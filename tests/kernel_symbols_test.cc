@@ -82,6 +82,7 @@ std::vector<std::pair<const char*, const char*>> KernelFiles() {
         {"avx2.cc", "_ZN7toaster7kernels4Avx2Ev"},
         {"avx512_bf16.cc", "_ZN7toaster7kernels10Avx512Bf16Ev"},
         {"avx512_fma.cc", "_ZN7toaster7kernels9Avx512FmaEv"},
+        {"avx512_amx.cc", "_ZN7toaster7kernels9Avx512AmxEv"},
 #endif
   };
 }

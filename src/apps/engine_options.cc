@@ -47,8 +47,8 @@ void AddEngineOptions(CLI::App& command, EngineOptions& options) {
   command
       .add_option(
           "--kernels", options.backend.kernels,
-          "Kernel table of the cpu backend: portable, avx2, or avx512, which is the faster of "
-          "avx512_bf16 and avx512_fma (default: the fastest this processor runs)")
+          "Kernel table of the cpu backend: portable, avx2, or avx512, which is the fastest of "
+          "avx512_bf16, avx512_fma and avx512_amx (default: the fastest this processor runs)")
       ->envname("TOASTER_KERNELS");
   command
       .add_option("--threads", options.backend.threads,

@@ -12,6 +12,7 @@
 #include "backend/registry.h"
 #include "base/flush_denormals.h"
 #include "base/random.h"
+#include "tensor/cache_rows.h"
 
 namespace toaster {
 namespace {
@@ -217,6 +218,41 @@ TEST_P(OperationsTest, HyperConnections) {
       reference_->HyperHead(x, head, expected_output);
       ExpectSame(output, expected_output, "head");
     }
+  }
+}
+
+// Fewer rows than threads and more of them, and keys that are there several times, so that equal
+// scores are told apart by their numbers.
+TEST_P(OperationsTest, SelectEntries) {
+  constexpr int64_t kHeads = 5, kWidth = 64, kPairs = 8, kKeys = 333, kTopk = 20;
+  const bool official = GetParam().numerics == Numerics::kOfficial;
+  PagedRows keys(official ? KeyBytes(kWidth) : 4 * kWidth, 32);
+  std::vector<Tensor> different;
+  for (int i = 0; i < 40; ++i) different.push_back(source_.Numbers({kWidth}));
+  for (int64_t i = 0; i < kKeys; ++i) {
+    const float* values = different[source_.Integer(40)].data();
+    uint8_t* row = keys.Append();
+    if (official) {
+      EncodeKey(values, kWidth, row);
+    } else {
+      std::memcpy(row, values, static_cast<size_t>(keys.row_bytes()));
+    }
+  }
+  for (const int64_t rows : {1, 2, 5}) {
+    Tensor q = source_.Numbers({rows, kHeads, kWidth}), weights = source_.Numbers({rows, kHeads});
+    const Rotation rotation = {source_.Numbers({rows, kPairs}), source_.Numbers({rows, kPairs})};
+    const Segment segment = {0, rows, 4 * kKeys - rows};
+    const PagedRows* const of_segment[] = {&keys};
+    Tensor expected_q, expected_weights, scores, expected_scores;
+    expected_q.CopyFrom(q);
+    expected_weights.CopyFrom(weights);
+    Selection selection, expected;
+    cpu_->SelectEntries(q, weights, rotation, {&segment, 1}, of_segment, kTopk, selection, &scores);
+    reference_->SelectEntries(expected_q, expected_weights, rotation, {&segment, 1}, of_segment,
+                              kTopk, expected, &expected_scores);
+    ExpectSame(scores, expected_scores, "scores");
+    ASSERT_EQ(selection.entries, expected.entries) << rows << " rows";
+    ASSERT_EQ(static_cast<int64_t>(selection.entries[0].size()), kTopk);
   }
 }
 

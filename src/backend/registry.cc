@@ -18,7 +18,7 @@ std::vector<std::string> BackendNames() { return {"cpu", "reference"}; }
 
 std::vector<std::string> RunnableKernels() {
   std::vector<std::string> names;
-  for (const char* name : {"portable", "avx2", "avx512_bf16", "avx512_fma"}) {
+  for (const char* name : {"portable", "avx2", "avx512_bf16", "avx512_fma", "avx512_amx"}) {
     if (kernels::CanRun(name)) names.push_back(name);
   }
   return names;
@@ -39,7 +39,8 @@ CpuChoice ChooseCpu(const BackendOptions& options) {
         ErrorCode::kUnsupported,
         fmt::format(
             "kernels \"{}\" are unknown or need instructions that this processor lacks; choose "
-            "portable, avx2, avx512 (the faster of avx512_bf16 and avx512_fma), or leave the "
+            "portable, avx2, avx512 (the fastest of avx512_bf16, avx512_fma and avx512_amx), or "
+            "leave the "
             "choice to the program",
             options.kernels));
   }

@@ -13,9 +13,9 @@ namespace toaster {
 /// What to compute with.
 struct BackendOptions {
   std::string backend = "cpu";  ///< a name of BackendNames()
-  std::string kernels;  ///< cpu: "portable", "avx2", "avx512", "avx512_bf16", "avx512_fma"; empty:
-                        ///< the fastest here
-  int threads = 0;      ///< cpu: 0 takes every processor this process may use
+  std::string kernels;          ///< cpu: "portable", "avx2", "avx512", "avx512_bf16", "avx512_fma",
+                                ///< "avx512_amx"; empty: the fastest here
+  int threads = 0;              ///< cpu: 0 takes every processor this process may use
   Numerics numerics = Numerics::kOfficial;
   Profile* profile = nullptr;  ///< if given, is told about every operation; borrowed
 };

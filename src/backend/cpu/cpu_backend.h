@@ -89,7 +89,10 @@ class CpuBackend : public Backend {
   /// `row` of the index_ buffers.
   void PrepareIndexRow(float* q, float* weights, int64_t row, int64_t heads, int64_t width,
                        const Rotation& rotation);
-  /// scores[i] for keys i in [begin, end).
+  /// SelectTop by all threads.
+  void SelectTopInParts(const float* scores, int64_t n, int64_t count,
+                        std::vector<int32_t>& chosen);
+  /// scores[i] for keys i in [begin, end), at most kPagesPerPiece pages from the first of one on.
   void ScoreKeys(const Tensor& q, const Tensor& weights, int64_t row, const PagedRows& keys,
                  int64_t begin, int64_t end, float* scores) const;
 

@@ -1,6 +1,7 @@
 // The indexer, section 9.
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -16,13 +17,8 @@ namespace {
 
 constexpr int64_t kRatio = 4;
 constexpr int64_t kBlock = 32;
-constexpr int64_t kKeysPerPiece = 2048;              // keys that one thread scans at a time
+constexpr int64_t kPagesPerPiece = 64;  // pages of keys that one thread scans at a time
 constexpr int64_t kScoresAtOnce = int64_t{1} << 24;  // bounds the score buffer
-
-// The next page of keys into the second-level cache, while this one is scored.
-void FetchAhead(const uint8_t* bytes, int64_t count) {
-  for (int64_t at = 0; at < count; at += 64) __builtin_prefetch(bytes + at, 0, 2);
-}
 
 }  // namespace
 
@@ -69,6 +65,7 @@ void CpuBackend::PrepareIndexRow(float* q, float* weights, int64_t row, int64_t 
 
 void CpuBackend::ScoreKeys(const Tensor& q, const Tensor& weights, int64_t row,
                            const PagedRows& keys, int64_t begin, int64_t end, float* scores) const {
+  if (begin >= end) return;
   const int64_t heads = q.extent(1), width = q.extent(2), padded = (heads + 15) / 16 * 16;
   if (official()) {
     kernels::IndexQuery query{index_codes_.data() + row * width * padded,
@@ -82,12 +79,10 @@ void CpuBackend::ScoreKeys(const Tensor& q, const Tensor& weights, int64_t row,
                       folded_index_offsets_.data() + row * padded,
                       folded_index_weights_.data() + row * padded};
     }
-    for (int64_t key = begin; key < end;) {
-      const int64_t run = std::min(keys.RunLength(key), end - key);
-      if (key + run < end) FetchAhead(keys.Row(key + run), run * keys.row_bytes());
-      kernels_.index_scores(query, keys.Row(key), run, scores + key);
-      key += run;
-    }
+    std::array<const uint8_t*, kPagesPerPiece> pages;
+    for (int64_t page = 0; begin + page * keys.rows_per_page() < end; ++page)
+      pages[static_cast<size_t>(page)] = keys.Row(begin + page * keys.rows_per_page());
+    kernels_.index_scores(query, {pages.data(), keys.rows_per_page()}, end - begin, scores + begin);
     return;
   }
   std::vector<float> values(static_cast<size_t>(width));
@@ -100,6 +95,29 @@ void CpuBackend::ScoreKeys(const Tensor& q, const Tensor& weights, int64_t row,
     }
     scores[key] = FoldLanes(lanes);
   }
+}
+
+void CpuBackend::SelectTopInParts(const float* scores, int64_t n, int64_t count,
+                                  std::vector<int32_t>& chosen) {
+  const int64_t parts = pool_.threads(), length = (n + parts - 1) / parts;
+  std::vector<std::vector<int32_t>> best(static_cast<size_t>(parts));
+  pool_.ParallelFor(parts, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t part = begin; part < end; ++part) {
+      const int64_t from = std::min(part * length, n), to = std::min(from + length, n);
+      SelectTop(scores + from, to - from, count, best[static_cast<size_t>(part)]);
+    }
+  });
+  // In rising order all together, so that equals are told apart as before.
+  std::vector<int32_t> numbers;
+  std::vector<float> best_scores;
+  for (int64_t part = 0; part < parts; ++part) {
+    for (const int32_t number : best[static_cast<size_t>(part)]) {
+      numbers.push_back(number + static_cast<int32_t>(std::min(part * length, n)));
+      best_scores.push_back(scores[numbers.back()]);
+    }
+  }
+  SelectTop(best_scores.data(), static_cast<int64_t>(numbers.size()), count, chosen);
+  for (int32_t& place : chosen) place = numbers[static_cast<size_t>(place)];
 }
 
 void CpuBackend::SelectEntries(Tensor& q, Tensor& weights, const Rotation& rotation,
@@ -143,28 +161,39 @@ void CpuBackend::SelectEntries(Tensor& q, Tensor& weights, const Rotation& rotat
   const int64_t rows_at_once =
       std::clamp<int64_t>(kScoresAtOnce / std::max<int64_t>(most, 1), 1, rows);
   index_row_scores_.Resize(rows_at_once * most);
-  const int64_t pieces = (most + kKeysPerPiece - 1) / kKeysPerPiece;
+  const int64_t piece_keys = kPagesPerPiece * keys[0]->rows_per_page();
+  const int64_t pieces = (most + piece_keys - 1) / piece_keys;
   for (int64_t first = 0; first < rows; first += rows_at_once) {
     const int64_t count = std::min(rows_at_once, rows - first);
     pool_.ParallelFor(count * pieces, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t row = first + i / pieces, key = i % pieces * kKeysPerPiece;
+        const int64_t row = first + i / pieces, key = i % pieces * piece_keys;
         const auto at = static_cast<size_t>(row);
         // Scores of rows that take every entry are needed by nobody but the caller that asks for
         // them.
         if (scores == nullptr && visible[at] <= topk) continue;
-        ScoreKeys(q, weights, row, *row_keys[at], key, std::min(key + kKeysPerPiece, visible[at]),
+        ScoreKeys(q, weights, row, *row_keys[at], key, std::min(key + piece_keys, visible[at]),
                   index_row_scores_.data() + i / pieces * most);
       }
     });
-    pool_.ParallelFor(count, 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
+    if (count < pool_.threads()) {
+      for (int64_t i = 0; i < count; ++i) {
         const auto at = static_cast<size_t>(first + i);
-        const float* row_scores = index_row_scores_.data() + i * most;
-        SelectTop(row_scores, visible[at], topk, selection.entries[at]);
-        if (scores != nullptr) std::copy_n(row_scores, visible[at], scores->Row(first + i));
+        SelectTopInParts(index_row_scores_.data() + i * most, visible[at], topk,
+                         selection.entries[at]);
       }
-    });
+    } else {
+      pool_.ParallelFor(count, 1, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+          const auto at = static_cast<size_t>(first + i);
+          SelectTop(index_row_scores_.data() + i * most, visible[at], topk, selection.entries[at]);
+        }
+      });
+    }
+    for (int64_t i = 0; i < count && scores != nullptr; ++i) {
+      std::copy_n(index_row_scores_.data() + i * most, visible[static_cast<size_t>(first + i)],
+                  scores->Row(first + i));
+    }
   }
 }
 

@@ -116,7 +116,8 @@ void IndexKeys(benchmark::State& state, const std::string& name) {
                             kIndexWidth,    {folded.data(), offsets.data(), weights.data()}};
   const std::vector<uint8_t> keys(kKeys * (kIndexWidth / 2 + kIndexWidth / 32), 125);
   std::vector<float> out(kKeys);
-  for (auto _ : state) table.index_scores(query, keys.data(), kKeys, out.data());
+  const uint8_t* const page = keys.data();
+  for (auto _ : state) table.index_scores(query, {&page, kKeys}, kKeys, out.data());
   Count(state, 2.0 * kKeys * kIndexHeads * kIndexWidth, Limits(name).int8_ops_per_s);
 }
 

@@ -5,6 +5,7 @@
 #include "backend/cpu/kernels/avx2_matmul.h"
 #include "backend/cpu/kernels/avx2_vector.h"
 #include "backend/cpu/kernels/kernels.h"
+#include "backend/cpu/kernels/key_cursor.h"
 
 namespace toaster::kernels::avx2 {
 
@@ -79,13 +80,14 @@ inline void Terms(const IndexQuery& query, const UnpackedKeys& keys, int64_t hea
   }
 }
 
-void IndexScores(const IndexQuery& query, const uint8_t* keys, int64_t count, float* out) {
-  const int64_t key_bytes = query.width / 2 + query.width / 32;
+void IndexScores(const IndexQuery& query, const KeyPages& keys, int64_t count, float* out) {
+  if (count == 0) return;
+  KeyCursor cursor(keys, count, query.width / 2 + query.width / 32);
   UnpackedKeys unpacked;
   for (int64_t first = 0; first < count; first += kKeys) {
-    for (int i = 0; i < kKeys; ++i) {  // the last key fills up a group
-      UnpackKey(keys + Least(first + i, count - 1) * key_bytes, query.width, i, unpacked);
-    }
+    const uint8_t* group[kKeys];
+    cursor.Next(group);  // the last key fills up a group
+    for (int i = 0; i < kKeys; ++i) UnpackKey(group[i], query.width, i, unpacked);
     __m256 low[kKeys], high[kKeys], terms[kKeys];
     for (int i = 0; i < kKeys; ++i) low[i] = high[i] = _mm256_setzero_ps();
     for (int64_t head = 0; head < query.padded_heads; head += 16) {

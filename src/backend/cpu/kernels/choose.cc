@@ -1,3 +1,9 @@
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <chrono>
 #include <string_view>
@@ -18,6 +24,17 @@ bool HasAvx512() {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512bf16") &&
          __builtin_cpu_supports("avx512vnni");
+}
+
+// The tile registers are large, so Linux wants to be asked for them, once in a process.
+bool HasAmx() {
+  constexpr unsigned kTiles = 1u << 24, kInt8 = 1u << 25;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  if ((edx & kTiles) == 0 || (edx & kInt8) == 0) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
+  static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return permitted;
 }
 
 // The most operations per second of a few short attempts, a fraction of a millisecond each.
@@ -42,7 +59,8 @@ const KernelTable& FasterAvx512() {
   constexpr double kMargin = 1.15;
   static const bool fused =
       QuickRate(Avx512Bf16().spin_float) > kMargin * QuickRate(Avx512Bf16().spin_bf16);
-  return fused ? Avx512Fma() : Avx512Bf16();
+  if (!fused) return Avx512Bf16();
+  return HasAmx() ? Avx512Amx() : Avx512Fma();
 }
 #endif
 
@@ -55,6 +73,7 @@ const KernelTable* Choose(const char* name) {
     if (wanted.empty() || wanted == "avx512") return &FasterAvx512();
     if (wanted == "avx512_bf16") return &Avx512Bf16();
     if (wanted == "avx512_fma") return &Avx512Fma();
+    if (wanted == "avx512_amx" && HasAmx()) return &Avx512Amx();
   }
   if ((wanted.empty() || wanted == "avx2") && HasAvx2()) return &Avx2();
 #endif

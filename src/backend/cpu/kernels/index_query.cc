@@ -31,9 +31,9 @@ constexpr std::array<CodePair, 256> kDoubledPairs = MakeDoubledPairs();
 
 constexpr int kScaleBias = 127;
 
-// The place of the first code of a byte.
-int64_t PlaceOf(int64_t pair, int64_t head, int64_t padded_heads) {
-  return (pair / 2 * padded_heads + head) * 4 + pair % 2 * 2;
+// The place of code `k` of a head in [width/4, padded_heads, 4].
+int64_t PlaceOf(int64_t k, int64_t head, int64_t padded_heads) {
+  return (k / 4 * padded_heads + head) * 4 + k % 4;
 }
 
 bool IsZeroBlock(const uint8_t* codes) {
@@ -52,7 +52,7 @@ void PackIndexHead(const uint8_t* key, int64_t width, int64_t head, int64_t padd
                    uint8_t* codes, float* scales) {
   for (int64_t block = 0; block < width / 32; ++block) {
     for (int64_t pair = 16 * block; pair < 16 * (block + 1); ++pair) {
-      uint8_t* out = codes + PlaceOf(pair, head, padded_heads);
+      uint8_t* out = codes + PlaceOf(2 * pair, head, padded_heads);
       for (size_t i = 0; i < 2; ++i)
         out[i] = static_cast<uint8_t>(kIndexBias + kDoubledPairs[key[pair]][i]);
     }
@@ -78,10 +78,11 @@ bool FoldIndexHead(const uint8_t* key, int64_t width, int64_t head, int64_t padd
   int sum = 0;
   for (int64_t pair = 0; pair < width / 2; ++pair) {
     const int fold = std::clamp(scales[pair / 16] - least, 0, most - least);
-    int8_t* out = codes + PlaceOf(pair, head, padded_heads);
-    for (size_t i = 0; i < 2; ++i) {
-      out[i] = static_cast<int8_t>(kDoubledPairs[key[pair]][i] * (1 << fold));
-      sum += out[i];
+    for (int64_t i = 0; i < 2; ++i) {
+      const auto code =
+          static_cast<int8_t>(kDoubledPairs[key[pair]][static_cast<size_t>(i)] * (1 << fold));
+      codes[PlaceOf(FoldedOrder(2 * pair + i, width), head, padded_heads)] = code;
+      sum += code;
     }
   }
   *offset = -kFoldedIndexBias * sum;

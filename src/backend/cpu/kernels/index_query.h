@@ -17,6 +17,14 @@ static constexpr int kPlainExponent = 30;
 void PackIndexHead(const uint8_t* key, int64_t width, int64_t head, int64_t padded_heads,
                    uint8_t* codes, float* scales);
 
+/// Where number `k` of a head or key stands among the codes of a FoldedIndexQuery: of every 128, or
+/// of what is left, first the even ones, then the odd ones, as nibbles come apart.
+static constexpr int64_t FoldedOrder(int64_t k, int64_t width) {
+  const int64_t group = k / 128 * 128;
+  const int64_t numbers = width - group < 128 ? width - group : 128;
+  return group + (k % 2) * (numbers / 2) + k % 128 / 2;
+}
+
 /// The same for a FoldedIndexQuery: codes, `offset`, and the weight from `weight`. False if the
 /// head's scales or its weight do not allow it.
 bool FoldIndexHead(const uint8_t* key, int64_t width, int64_t head, int64_t padded_heads,

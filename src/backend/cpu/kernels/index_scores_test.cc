@@ -138,7 +138,8 @@ TEST(FoldIndexHeadTest, TheLargerScalesGoIntoTheCodes) {
   for (int64_t k = 0; k < kWidth; ++k) {
     const uint8_t code = k % 2 ? key[k / 2] >> 4 : key[k / 2] & 15;
     const float value = k / 32 == 1 ? 0.0f : E2m1ToFloat(code) * E8m0ToFloat(scales[k / 32]);
-    const int folded = codes[(k / 4 * kHeads + kHead) * 4 + k % 4];
+    const int64_t place = FoldedOrder(k, kWidth);
+    const int folded = codes[(place / 4 * kHeads + kHead) * 4 + place % 4];
     EXPECT_EQ(static_cast<float>(folded) * E8m0ToFloat(119), value) << k;
     sum += folded;
   }
@@ -173,7 +174,16 @@ class IndexScoresTest : public KernelTest {
       }
     }
     std::vector<float> out(count + 1, 77.0f);
-    table().index_scores(query.view(), keys.data() + 1, count, out.data());
+    // In pages, each in memory of its own, where a byte too far is seen.
+    const int64_t page_keys = random.Between(1, 40);
+    std::vector<std::vector<uint8_t>> pages;
+    std::vector<const uint8_t*> page_starts;
+    for (int64_t key = 0; key < count; key += page_keys) {
+      const uint8_t* begin = keys.data() + 1 + key * key_bytes;
+      pages.emplace_back(begin, begin + std::min(page_keys, count - key) * key_bytes);
+      page_starts.push_back(pages.back().data());
+    }
+    table().index_scores(query.view(), {page_starts.data(), page_keys}, count, out.data());
     for (int64_t i = 0; i < count; ++i) {
       ASSERT_TRUE(SameFloat(Score(query, keys.data() + 1 + i * key_bytes), out[i]))
           << "key " << i << " of " << count << ", " << heads << " heads, width " << width

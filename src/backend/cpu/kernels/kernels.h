@@ -69,9 +69,9 @@ static constexpr int kIndexBias = 12, kFoldedIndexBias = 96;
 
 /// A query's form for keys whose blocks nearly share one scale, as nearly all do.
 struct FoldedIndexQuery {
-  const int8_t* codes = nullptr;     ///< doubled E2M1 values times 1, 2, 4 or 8, whatever their
-                                     ///< block's scale is of the head's smallest, [width/4,
-                                     ///< padded_heads, 4]
+  const int8_t* codes = nullptr;  ///< doubled E2M1 values times 1, 2, 4 or 8, whatever their
+                                  ///< block's scale is of the head's smallest, [width/4,
+                                  ///< padded_heads, 4] with numbers in FoldedOrder (index_query.h)
   const int32_t* offsets = nullptr;  ///< [padded_heads], -kFoldedIndexBias times the sum of a head
   const float* weights = nullptr;    ///< [padded_heads], head weights times the smallest scales
 };
@@ -86,6 +86,13 @@ struct IndexQuery {
   int64_t padded_heads = 0;        ///< a multiple of 16
   int64_t width = 0;               ///< numbers per head, a multiple of 32, at most kMaxIndexWidth
   FoldedIndexQuery folded;         ///< null where scales are too far apart or too extreme for it
+};
+
+/// Compact indexer keys (width/2 bytes of E2M1 codes, low nibble first, then width/32 scale bytes)
+/// in pages of `page_keys` keys without gaps; the last page may hold fewer.
+struct KeyPages {
+  const uint8_t* const* pages = nullptr;
+  int64_t page_keys = 0;
 };
 
 struct KernelTable {
@@ -153,11 +160,11 @@ struct KernelTable {
   float (*swiglu_backward)(const float* gate, const float* up, int64_t n, float limit, float weight,
                            const float* grad_out, float* grad_gate, float* grad_up);
 
-  // Indexer scores of `count` compact keys (width/2 bytes of E2M1 codes, low nibble first, then
-  // width/32 scale bytes): dot = sum over blocks of 32, in order, of (exact integer dot) * (query
-  // scale * key scale), in float; term[h] = RoundBf16(max(RoundBf16(dot), 0) * weight[h]); head h
-  // adds to lane h mod 16 in rising order; out[i] = RoundBf16(FoldLanes(lanes)).
-  void (*index_scores)(const IndexQuery& query, const uint8_t* keys, int64_t count, float* out);
+  // Indexer scores of the first `count` keys: dot = sum over blocks of 32, in order, of (exact
+  // integer dot) * (query scale * key scale), in float; term[h] = RoundBf16(max(RoundBf16(dot), 0)
+  // * weight[h]); head h adds to lane h mod 16 in rising order; out[i] =
+  // RoundBf16(FoldLanes(lanes)).
+  void (*index_scores)(const IndexQuery& query, const KeyPages& keys, int64_t count, float* out);
   bool reads_folded_queries = false;  ///< whether it makes use of IndexQuery::folded
 
   // For measuring the limits of the machine (limits.h): many rounds of the multiply-adds this table
@@ -176,12 +183,14 @@ const KernelTable& Avx2();
 const KernelTable& Avx512Bf16();
 /// The same instructions, but fused multiply-adds of floats for products of many tokens.
 const KernelTable& Avx512Fma();
+/// The same with AMX for the integer products of the indexer.
+const KernelTable& Avx512Amx();
 
 /// Whether this processor can run the table called `name` ("portable", "avx2", "avx512_bf16",
-/// "avx512_fma").
+/// "avx512_fma", "avx512_amx").
 bool CanRun(const char* name);
-/// The table called `name`, the faster one of both for "avx512", or the fastest this processor can
-/// run if `name` is empty. Null if unknown or not runnable.
+/// The table called `name`, the fastest of the last three for "avx512", or the fastest this
+/// processor can run if `name` is empty. Null if unknown or not runnable.
 const KernelTable* Choose(const char* name);
 
 }  // namespace toaster::kernels

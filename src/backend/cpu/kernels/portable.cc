@@ -2,6 +2,7 @@
 // vectors of them; the order of every sum is spelled out, so that it may do no more than that.
 
 #include "backend/cpu/kernels/kernels.h"
+#include "backend/cpu/kernels/key_cursor.h"
 #include "backend/cpu/kernels/weight_tables.h"
 #include "tensor/elementary.h"
 #include "tensor/number_formats.h"
@@ -275,9 +276,10 @@ float IndexScore(const IndexQuery& query, const uint8_t* key) {
   return RoundBf16(FoldLanes(lanes));
 }
 
-void IndexScores(const IndexQuery& query, const uint8_t* keys, int64_t count, float* out) {
-  const int64_t key_bytes = query.width / 2 + query.width / 32;
-  for (int64_t i = 0; i < count; ++i) out[i] = IndexScore(query, keys + i * key_bytes);
+void IndexScores(const IndexQuery& query, const KeyPages& keys, int64_t count, float* out) {
+  if (count == 0) return;
+  KeyCursor cursor(keys, count, query.width / 2 + query.width / 32);
+  for (int64_t i = 0; i < count; ++i) out[i] = IndexScore(query, cursor.Next());
 }
 
 int64_t SpinFloat(int64_t rounds, float* sink) {
