@@ -111,7 +111,9 @@ std::string PlanText(const Plan& plan) {
   const auto line = [&](const char* name, int64_t bytes, const std::string& remark) {
     text += fmt::format("  {:<22} {:>10}  {}\n", name, Bytes(bytes), remark);
   };
-  line("dense weights", memory.dense_bytes, "everything but routed experts");
+  line("dense weights", memory.dense_bytes, "everything but routed experts and the embedding");
+  line("embedding", memory.embedding_bytes,
+       fmt::format("rows that texts use, of {}", Bytes(plan.sizes.embedding_bytes)));
   line("experts", memory.expert_bytes,
        fmt::format("{} of {}{}", GroupedText(memory.experts_kept), GroupedText(plan.sizes.experts),
                    memory.streams ? ", the others are read from the files when needed" : ""));
@@ -162,6 +164,7 @@ Json PlanJson(const Plan& plan) {
           {"planned_bytes", memory.total()},
           {"streams", memory.streams},
           {"dense_bytes", memory.dense_bytes},
+          {"embedding_bytes", memory.embedding_bytes},
           {"expert_bytes", memory.expert_bytes},
           {"experts", plan.sizes.experts},
           {"experts_kept", memory.experts_kept},

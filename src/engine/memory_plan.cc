@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "checkpoint/official_layout.h"
+#include "engine/embedding_rows.h"
 #include "engine/expert_store.h"
 #include "engine/prefill_chunk.h"
 #include "engine/resident_weights.h"
@@ -30,6 +31,7 @@ WeightSizes SizesOf(const LoadedModel& model) {
   const std::vector<ExpertPlace> places = FindExperts(model);
   WeightSizes sizes;
   sizes.dense_bytes = ResidentWeights::BytesFor(model);
+  sizes.embedding_bytes = model.weights.embed.rows * model.weights.embed.row_bytes();
   sizes.experts = static_cast<int64_t>(places.size());
   for (const ExpertPlace& place : places)
     sizes.expert_bytes = std::max(sizes.expert_bytes, place.buffer_bytes);
@@ -41,8 +43,10 @@ WeightSizes SizesOf(const Config& config) {
   sizes.experts = config.total_blocks() * config.n_routed_experts;
   int64_t routed = 0;
   for (const TensorSpec& spec : ListTensors(config)) {
-    for (const PlannedTensor& tensor : StoredTensors(config, spec))
-      (spec.routed_expert ? routed : sizes.dense_bytes) += tensor.bytes();
+    int64_t& bytes = spec.routed_expert            ? routed
+                     : spec.name == "embed.weight" ? sizes.embedding_bytes
+                                                   : sizes.dense_bytes;
+    for (const PlannedTensor& tensor : StoredTensors(config, spec)) bytes += tensor.bytes();
   }
   sizes.expert_bytes = routed / std::max<int64_t>(1, sizes.experts);
   return sizes;
@@ -58,12 +62,14 @@ MemoryPlan PlanMemory(const Config& config, const WeightSizes& sizes,
   plan.context = request.context > 0 ? request.context : MemoryPlan::kUsualContext;
   if (limit > 0) plan.context = std::min(plan.context, limit);
   plan.dense_bytes = sizes.dense_bytes;
+  plan.embedding_bytes = sizes.embedding_bytes / std::max<int64_t>(1, config.vocab_size) *
+                         std::min(config.vocab_size, EmbeddingRows::kUsualRows);
   plan.cache_bytes =
       plan.sequences *
       ModelCacheBytes(config, plan.context, config.num_nextn_predict_layers > 0).total();
   plan.other_bytes = request.other_bytes;
-  const int64_t fixed =
-      MemoryPlan::kProgramBytes + plan.other_bytes + plan.dense_bytes + plan.cache_bytes;
+  const int64_t fixed = MemoryPlan::kProgramBytes + plan.other_bytes + plan.dense_bytes +
+                        plan.embedding_bytes + plan.cache_bytes;
   const int64_t token_bytes = WorkspaceBytesPerToken(config, request.sequences > 1);
   const auto use_chunk = [&](int64_t chosen) {
     plan.chunk = request.chunk > 0 ? request.chunk : chosen;

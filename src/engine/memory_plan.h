@@ -11,10 +11,11 @@ namespace toaster {
 
 /// What the weights of a model take in memory.
 struct WeightSizes {
-  int64_t dense_bytes = 0;   ///< all but routed experts
-  int64_t expert_bytes = 0;  ///< one routed expert
-  int64_t experts = 0;       ///< of all blocks
-  int64_t total() const { return dense_bytes + experts * expert_bytes; }
+  int64_t dense_bytes = 0;      ///< all but routed experts and the embedding table
+  int64_t embedding_bytes = 0;  ///< the embedding table
+  int64_t expert_bytes = 0;     ///< one routed expert
+  int64_t experts = 0;          ///< of all blocks
+  int64_t total() const { return dense_bytes + embedding_bytes + experts * expert_bytes; }
 };
 
 /// Of a model in files, alignment for direct reads included.
@@ -43,17 +44,18 @@ struct MemoryPlan {
   int64_t context = 0, sequences = 1;
   bool streams = false;  ///< experts are read when needed; otherwise all weights are mapped
   int64_t dense_bytes = 0;
-  int64_t expert_bytes = 0;  ///< for experts; of all of them unless `streams`
-  int64_t experts_kept = 0;  ///< that fit
-  int64_t cache_bytes = 0;   ///< of the sequences at full length
+  int64_t embedding_bytes = 0;  ///< of the rows that texts usually need
+  int64_t expert_bytes = 0;     ///< for experts; of all of them unless `streams`
+  int64_t experts_kept = 0;     ///< that fit
+  int64_t cache_bytes = 0;      ///< of the sequences at full length
   int64_t prefix_bytes = 0;
   int64_t workspace_bytes = 0;  ///< activations of a chunk
   int64_t chunk = 0;
   int64_t other_bytes = 0;
 
   int64_t total() const {
-    return kProgramBytes + other_bytes + dense_bytes + expert_bytes + cache_bytes + prefix_bytes +
-           workspace_bytes;
+    return kProgramBytes + other_bytes + dense_bytes + embedding_bytes + expert_bytes +
+           cache_bytes + prefix_bytes + workspace_bytes;
   }
 };
 

@@ -39,7 +39,7 @@ std::vector<Part> FindParts(const Config& config, const Checkpoint& checkpoint,
                             ModelWeights& weights) {
   std::vector<Part> parts;
   VisitTensors(config, weights, [&](const TensorSpec& spec, auto& field) {
-    if (spec.routed_expert) return;
+    if (spec.routed_expert || spec.name == "embed.weight") return;
     AddPart(checkpoint, spec.name, field.data, parts);
     if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, Matrix>) {
       if (field.quantised()) AddPart(checkpoint, ScaleName(spec.name), field.scales, parts);

@@ -11,8 +11,9 @@ namespace toaster {
 /// Told how much of the weights has been read.
 using ReadProgress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
 
-/// Everything of a model but its routed experts, read into huge pages of this process: unlike pages
-/// of a mapped file they are not taken away when memory is short.
+/// Everything of a model but its routed experts and the embedding table, whose rows are
+/// read when they are needed (EmbeddingRows), in huge pages of this process: unlike pages of a
+/// mapped file they are not taken away when memory is short.
 class ResidentWeights {
  public:
   /// Reads the weights, past the page cache, and makes the views of `model` point to them. Throws

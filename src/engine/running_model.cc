@@ -14,6 +14,7 @@ RunningModel::RunningModel(LoadedModel loaded, const BackendOptions& options,
       resident_(plan.streams
                     ? std::make_unique<ResidentWeights>(loaded_, weights.reads, weights.progress)
                     : nullptr),
+      embedding_(plan.streams ? std::make_unique<EmbeddingRows>(loaded_, weights.copies) : nullptr),
       backend_(CreateBackend(options)),
       mapped_(plan.streams ? nullptr : std::make_unique<MappedExperts>(loaded_)),
       store_(plan.streams ? std::make_unique<ExpertStore>(
@@ -25,6 +26,6 @@ RunningModel::RunningModel(LoadedModel loaded, const BackendOptions& options,
                                                             .reads = std::move(weights.reads)})
                           : nullptr),
       model_(loaded_.config, loaded_.weights, *backend_,
-             store_ ? static_cast<ExpertSupply*>(store_.get()) : mapped_.get()) {}
+             store_ ? static_cast<ExpertSupply*>(store_.get()) : mapped_.get(), embedding_.get()) {}
 
 }  // namespace toaster

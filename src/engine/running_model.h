@@ -8,6 +8,7 @@
 
 #include "backend/registry.h"
 #include "checkpoint/load_weights.h"
+#include "engine/embedding_rows.h"
 #include "engine/expert_store.h"
 #include "engine/mapped_experts.h"
 #include "engine/memory_plan.h"
@@ -33,8 +34,8 @@ class RunningModel {
   /// All weights stay in the mapped files. Throws what creating the backend throws.
   RunningModel(LoadedModel loaded, const BackendOptions& options);
   /// A plan that streams has the experts in as much memory as it says, filled when they are needed,
-  /// and the other weights read into memory first. Throws what ResidentWeights and ExpertStore
-  /// throw, too.
+  /// rows of the embedding read likewise, and the other weights read into memory first. Throws what
+  /// ResidentWeights and ExpertStore throw, too.
   RunningModel(LoadedModel loaded, const BackendOptions& options, const MemoryPlan& plan,
                WeightOptions weights);
   RunningModel(const RunningModel&) = delete;
@@ -52,6 +53,7 @@ class RunningModel {
   LoadedModel loaded_;
   MemoryPlan plan_;
   std::unique_ptr<ResidentWeights> resident_;
+  std::unique_ptr<EmbeddingRows> embedding_;  // null: the table is mapped
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<MappedExperts> mapped_;
   std::unique_ptr<ExpertStore> store_;

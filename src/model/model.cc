@@ -29,11 +29,12 @@ class Lent {
 }  // namespace
 
 Model::Model(const Config& config, const ModelWeights& weights, Backend& backend,
-             ExpertSupply* experts)
+             ExpertSupply* experts, EmbeddingSource* embedding)
     : config_(config),
       weights_(weights),
       backend_(backend),
       experts_(experts),
+      embedding_(embedding),
       frequencies_(config) {}
 
 std::unique_ptr<SequenceCache> Model::NewCache() const {
@@ -72,6 +73,15 @@ void Model::CheckTokens(std::span<const int32_t> tokens) const {
   }
 }
 
+void Model::Embed(std::span<const int32_t> tokens, int64_t copies, Tensor& output) {
+  if (embedding_ == nullptr) {
+    backend_.Embed(tokens, weights_.embed, copies, output);
+    return;
+  }
+  const EmbeddingSource::Rows rows = embedding_->Read(tokens);
+  backend_.Embed(rows.numbers, rows.table, copies, output);
+}
+
 void Model::Begin(ForwardPass& pass) {
   const ScopedFlushDenormals flush;
   pass.halves_done = 0;
@@ -96,7 +106,7 @@ void Model::Begin(ForwardPass& pass) {
   }
   MakeRotation(pass.segments, 0, pass.window_rotation);
   MakeRotation(pass.segments, 1, pass.compressed_rotation);
-  backend_.Embed(pass.tokens, weights_.embed, config_.hc_mult, pass.streams);
+  Embed(pass.tokens, config_.hc_mult, pass.streams);
   if (experts_ == nullptr || !experts_->WantsForecasts()) return;
   for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
     if (config_.hash_routed(layer))
@@ -145,7 +155,7 @@ void Model::Forward(std::span<const SequenceChunk> chunks, Tensor& streams, Forw
   const Lent lent(pass_.streams, streams);
   Begin(pass_);
   if (saved != nullptr) {
-    backend_.Embed(pass_.tokens, weights_.embed, 1, saved->embed);
+    Embed(pass_.tokens, 1, saved->embed);
     saved->blocks.resize(static_cast<size_t>(config_.num_hidden_layers));
   }
   while (RunHalf(pass_, saved)) {
@@ -200,7 +210,7 @@ void Model::ForwardDraft(int64_t draft, std::span<const SequenceChunk> chunks,
   const auto rows = static_cast<int64_t>(tokens_.size());
   const int64_t d = config_.hidden_size;
   const bool keep = saved != nullptr && saved->for_backward;
-  backend_.Embed(tokens_, weights_.embed, 1, draft_embed_);
+  Embed(tokens_, 1, draft_embed_);
   draft_embed_.Reshape({rows, d});
   if (keep) saved->draft_embed.CopyFrom(draft_embed_), saved->draft_streams.CopyFrom(streams);
   backend_.RmsNorm(draft_embed_, weights.enorm, eps, draft_embed_);

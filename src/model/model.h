@@ -9,6 +9,7 @@
 #include "model/block.h"
 #include "model/cache.h"
 #include "model/config.h"
+#include "model/embedding_source.h"
 #include "model/rope_frequencies.h"
 #include "model/weights.h"
 
@@ -58,9 +59,10 @@ using LayerProgress = std::function<bool(int64_t done, int64_t layers)>;
 /// tokens are cut into chunks or which sequences share a step.
 class Model {
  public:
-  /// `experts`, if given, is borrowed too; without, those of `weights` are in memory.
+  /// `experts` and `embedding`, if given, are borrowed too; without, those of `weights` are in
+  /// memory.
   Model(const Config& config, const ModelWeights& weights, Backend& backend,
-        ExpertSupply* experts = nullptr);
+        ExpertSupply* experts = nullptr, EmbeddingSource* embedding = nullptr);
 
   const Config& config() const { return config_; }
   Backend& backend() { return backend_; }
@@ -69,7 +71,8 @@ class Model {
   /// Runs every layer over the chunks' tokens, advances their caches, and leaves the streams [rows,
   /// hc_mult, d] (rows in the order of the chunks) in `streams`. Throws Error(kInvalidArgument),
   /// before anything changes, for a token outside the vocabulary, an empty chunk, or a sequence
-  /// that would outgrow max_position_embeddings. Any other error, and Error(kCancelled) when
+  /// that would outgrow max_position_embeddings, and Error(kIo) for a row of the embedding that
+  /// cannot be read. Any other error, and Error(kCancelled) when
   /// `progress` says so, leaves the caches between two layers: only a snapshot brings them back.
   void Forward(std::span<const SequenceChunk> chunks, Tensor& streams,
                ForwardSaved* saved = nullptr, const LayerProgress& progress = nullptr);
@@ -102,6 +105,7 @@ class Model {
 
  private:
   void CheckTokens(std::span<const int32_t> tokens) const;
+  void Embed(std::span<const int32_t> tokens, int64_t copies, Tensor& output);
   void HeadLogits(const Tensor& streams, const HyperWeights& hyper, const Vector& norm,
                   Tensor& logits);
 
@@ -109,6 +113,7 @@ class Model {
   const ModelWeights& weights_;
   Backend& backend_;
   ExpertSupply* experts_;
+  EmbeddingSource* embedding_;
   ModelFrequencies frequencies_;
   BlockWorkspace workspace_;
   ForwardPass pass_;  // of Forward()
