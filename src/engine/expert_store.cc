@@ -192,41 +192,76 @@ void ExpertStore::SetViews(int64_t index) {
   move(stored.w3, expert.matrices.w3);
 }
 
+// What a wide pass may hold of experts it does not keep: enough for the disk to read ahead while
+// attention is computed. None if all fit.
+int64_t ExpertStore::MostPassing(const Config& config, int64_t capacity) {
+  if (capacity >= config.num_hidden_layers * config.n_routed_experts) return 0;
+  return std::clamp<int64_t>(config.n_routed_experts / 2, 1, capacity / 2);
+}
+
+void ExpertStore::BeginPass() {
+  for (const int64_t index : slots_) {
+    if (index >= 0) experts_[static_cast<size_t>(index)].passing = false;
+  }
+  passing_ = 0;
+}
+
 // A free slot, or that of the expert whose past uses weigh least among those that nobody waits
-// for; forecasts give way to needs. -1 if there is none.
-int32_t ExpertStore::TakeSlot(bool for_forecast) {
-  int64_t best = -1;
-  std::pair<bool, double> least{true, 0};
+// for; forecasts give way to needs. -1 if there is none. In a wide pass experts that pass make room
+// before any other, which do so only as long as not too many pass; while memory is free, each block
+// has a share of what stays.
+int32_t ExpertStore::TakeSlot(int64_t index, Purpose purpose, bool& passing) {
+  const int64_t block = index / experts_per_block_;
+  const int64_t most = MostPassing(model_.config, capacity());
+  int64_t best = -1, free = -1, kept = 0;
+  std::tuple<bool, bool, double> least;
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
-    const int64_t index = slots_[slot];
-    if (index < 0) return static_cast<int32_t>(slot);
-    const Expert& expert = experts_[static_cast<size_t>(index)];
+    const int64_t there = slots_[slot];
+    if (there < 0) {
+      free = static_cast<int64_t>(slot);
+      continue;
+    }
+    const Expert& expert = experts_[static_cast<size_t>(there)];
+    kept += there / experts_per_block_ == block && !expert.passing ? 1 : 0;
     if (expert.state != State::kPresent || expert.needed) continue;
-    if (for_forecast && expert.expected) continue;
-    const std::pair<bool, double> worth{expert.expected, uses_.weight(index)};
+    if (purpose == Purpose::kForecast && expert.expected) continue;
+    const bool stays = wide_ && most > 0 && !expert.passing;
+    if (stays && passing_ >= most) continue;
+    const std::tuple<bool, bool, double> worth{expert.expected, stays, uses_.weight(there)};
     if (best < 0 || worth < least) {
       best = static_cast<int64_t>(slot);
       least = worth;
     }
   }
+  const int64_t share = (capacity() - most) / model_.config.num_hidden_layers;
+  passing = wide_ && most > 0 && purpose != Purpose::kRemembered && (free < 0 || kept >= share);
+  if (free >= 0 && (!passing || passing_ < most)) return static_cast<int32_t>(free);
   if (best < 0) return -1;
   Expert& out = experts_[static_cast<size_t>(slots_[static_cast<size_t>(best)])];
   if (out.early) ++figures_.forecast_in_vain;
-  out.early = false;
-  out.state = State::kAbsent;
-  out.slot = -1;
+  Leave(out);
   slots_[static_cast<size_t>(best)] = -1;
   return static_cast<int32_t>(best);
 }
 
-bool ExpertStore::StartRead(int64_t index, bool urgent) {
-  const int32_t slot = TakeSlot(!urgent);
+void ExpertStore::Leave(Expert& expert) {
+  passing_ -= expert.passing ? 1 : 0;
+  expert.passing = expert.early = false;
+  expert.state = State::kAbsent;
+  expert.slot = -1;
+}
+
+bool ExpertStore::StartRead(int64_t index, Purpose purpose) {
+  bool passing = false;
+  const int32_t slot = TakeSlot(index, purpose, passing);
   if (slot < 0) return false;
   Expert& expert = experts_[static_cast<size_t>(index)];
   expert.slot = slot;
   expert.state = State::kReading;
   expert.checked = false;
   expert.failure = nullptr;
+  expert.passing = passing;
+  passing_ += expert.passing ? 1 : 0;
   slots_[static_cast<size_t>(slot)] = index;
   std::vector<DirectReader::Range> ranges = places_[static_cast<size_t>(index)].ranges;
   std::byte* buffer = memory_.data() + slot * slot_bytes_;
@@ -235,7 +270,7 @@ bool ExpertStore::StartRead(int64_t index, bool urgent) {
     buffer += DirectReader::BufferBytes(range.offset, range.bytes);
   }
   // The reader never calls back from Start(), so the lock may be held.
-  expert.job = reader_->Start(std::move(ranges), urgent,
+  expert.job = reader_->Start(std::move(ranges), purpose == Purpose::kNeed,
                               [this, index](const std::exception_ptr& e) { OnRead(index, e); });
   return true;
 }
@@ -247,9 +282,7 @@ void ExpertStore::OnRead(int64_t index, const std::exception_ptr& failure) {
     expert.job = -1;
     if (failure) {
       slots_[static_cast<size_t>(expert.slot)] = -1;
-      expert.slot = -1;
-      expert.state = State::kAbsent;
-      expert.early = false;
+      Leave(expert);
       try {
         std::rethrow_exception(failure);
       } catch (const Error& error) {
@@ -268,7 +301,8 @@ void ExpertStore::OnRead(int64_t index, const std::exception_ptr& failure) {
 void ExpertStore::ReadNeeded() {
   for (const int64_t index : needed_) {
     const Expert& expert = experts_[static_cast<size_t>(index)];
-    if (expert.state == State::kAbsent && !expert.failure && !StartRead(index, true)) return;
+    if (expert.state == State::kAbsent && !expert.failure && !StartRead(index, Purpose::kNeed))
+      return;
   }
 }
 
@@ -280,7 +314,7 @@ void ExpertStore::ReadRemembered() {
     if (std::find(slots_.begin(), slots_.end(), -1) == slots_.end()) {
       remembered_.clear();
     } else if (experts_[static_cast<size_t>(index)].state == State::kAbsent) {
-      StartRead(index, false);
+      StartRead(index, Purpose::kRemembered);
       experts_[static_cast<size_t>(index)].remembered = true;
       ++figures_.remembered;
       return;
@@ -310,6 +344,8 @@ void ExpertStore::SaveHistory() {
 
 ExpertSource& ExpertStore::Open(int64_t block, const Routing& routing) {
   const std::lock_guard lock(mutex_);
+  if (block <= open_block_) BeginPass();
+  wide_ = IsWide(model_.config, static_cast<int64_t>(routing.experts.size()));
   open_block_ = block;
   // What an earlier step left behind when it failed.
   for (const int64_t index : needed_) experts_[static_cast<size_t>(index)].needed = false;
@@ -354,15 +390,18 @@ void ExpertStore::Unexpect(int64_t index) {
     return;
   }
   slots_[static_cast<size_t>(expert.slot)] = -1;
-  expert.slot = -1;
   expert.job = -1;
-  expert.state = State::kAbsent;
-  expert.early = false;
+  Leave(expert);
   ++figures_.forecast_in_vain;
 }
 
 void ExpertStore::Expect(int64_t block, const Routing& routing) {
   const std::lock_guard lock(mutex_);
+  if (block <= open_block_) {
+    BeginPass();
+    open_block_ = -1;
+  }
+  wide_ = IsWide(model_.config, static_cast<int64_t>(routing.experts.size()));
   // What the block's tokens give to each expert together.
   std::map<int64_t, float> named;
   for (size_t i = 0; i < routing.experts.size(); ++i) {
@@ -384,10 +423,15 @@ void ExpertStore::Expect(int64_t block, const Routing& routing) {
   const bool all_fit = static_cast<int64_t>(named.size()) <= most;
   for (const auto& [index, weight] : named) order.emplace_back(all_fit ? -weight : 0.0f, index);
   std::sort(order.begin(), order.end());
+  int64_t reads = std::count_if(expected_.begin(), expected_.end(), [&](int64_t index) {
+    return experts_[static_cast<size_t>(index)].state != State::kPresent;
+  });
   for (const auto& [unsure, index] : order) {
-    if (static_cast<int64_t>(expected_.size()) >= most) break;
     Expert& expert = experts_[static_cast<size_t>(index)];
-    if (!std::exchange(expert.expected, true)) expected_.push_back(index);
+    if (expert.expected) continue;
+    if (expert.state != State::kPresent && ++reads > most) break;
+    expert.expected = true;
+    expected_.push_back(index);
   }
   ReadExpected();
 }
@@ -396,7 +440,7 @@ void ExpertStore::ReadExpected() {
   for (const int64_t index : expected_) {
     Expert& expert = experts_[static_cast<size_t>(index)];
     if (expert.state != State::kAbsent || expert.failure) continue;
-    if (!StartRead(index, false)) return;
+    if (!StartRead(index, Purpose::kForecast)) return;
     expert.early = true;
     ++figures_.read_for_forecast;
   }
@@ -414,11 +458,18 @@ int64_t ExpertStore::Acquire(std::span<int32_t> wanted, bool wait) {
   std::unique_lock lock(mutex_);
   for (;;) {
     ReadNeeded();
-    const auto end = std::stable_partition(wanted.begin(), wanted.end(), [&](int32_t number) {
+    auto end = std::stable_partition(wanted.begin(), wanted.end(), [&](int32_t number) {
       const auto index = static_cast<size_t>(IndexOf(open_block_, number));
       if (experts_[index].failure) std::rethrow_exception(experts_[index].failure);
       return experts_[index].state == State::kPresent;
     });
+    if (wide_ && end - wanted.begin() > kAtOnce) {
+      // Those whose memory the next reads wait for.
+      std::stable_partition(wanted.begin(), end, [&](int32_t number) {
+        return experts_[static_cast<size_t>(IndexOf(open_block_, number))].passing;
+      });
+      end = wanted.begin() + kAtOnce;
+    }
     if (end != wanted.begin() || !wait) {
       lock.unlock();
       // Needed and present, so it stays as it is.

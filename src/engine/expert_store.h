@@ -67,12 +67,26 @@ int64_t LeastExpertBytes(const LoadedModel& model);
 /// experts make room: uses are counted with weights that halve every kHalfLife tokens. What is free
 /// at the start is filled with the experts that earlier runs used most, while computing goes on.
 ///
+/// A pass over many tokens chooses about every expert of every block, more than fit; in what order
+/// they were used last says nothing then. Some memory is set aside for experts that pass through
+/// it, the others stay where they are.
+///
 /// One thread computes; reads end on threads of the reader. An expert that cannot be read from any
 /// copy fails the step that needs it with Error(kIo), one with damaged scales with
 /// Error(kCorruptFile); the next step tries again.
 class ExpertStore : public ExpertSupply {
  public:
   static constexpr double kHalfLife = 512;  ///< the best of those compared, docs/performance.md
+  /// Experts handed out at a time in a wide pass: the memory of those that are done is what the
+  /// next reads wait for.
+  static constexpr int64_t kAtOnce = 16;
+  /// Whether a pass in which so many experts are chosen, each choice counted, is wide: it chooses
+  /// about every one of a block.
+  static bool IsWide(const Config& config, int64_t choices) {
+    return choices >= config.n_routed_experts;
+  }
+  /// Experts that a wide pass holds without keeping them.
+  static int64_t MostPassing(const Config& config, int64_t capacity);
 
   /// The model is borrowed; its experts' views of the files are never followed. Throws
   /// Error(kInvalidArgument) if the memory does not suffice, and what DirectReader throws.
@@ -91,6 +105,7 @@ class ExpertStore : public ExpertSupply {
  private:
   class Source;
   enum class State { kAbsent, kReading, kPresent };
+  enum class Purpose { kNeed, kForecast, kRemembered };
   struct Expert {
     State state = State::kAbsent;
     int32_t slot = -1;        // unless absent
@@ -99,6 +114,7 @@ class ExpertStore : public ExpertSupply {
     bool expected = false;    // by a forecast whose block was not opened yet
     bool early = false;       // read for a forecast, not yet used
     bool remembered = false;  // read for an earlier run's sake
+    bool passing = false;     // read in a wide pass, which has no use for it afterwards
     bool checked = false;     // its scales, since it was read
     std::exception_ptr failure;
     ExpertWeights matrices;  // views of the slot
@@ -108,9 +124,11 @@ class ExpertStore : public ExpertSupply {
     return block * experts_per_block_ + number;
   }
   /// All with the lock held.
-  int32_t TakeSlot(bool for_forecast);
-  bool StartRead(int64_t index, bool urgent);
+  void BeginPass();
+  int32_t TakeSlot(int64_t index, Purpose purpose, bool& passing);
+  bool StartRead(int64_t index, Purpose purpose);
   void Unexpect(int64_t index);  // and drops its read if it has not begun
+  void Leave(Expert& expert);    // its slot, which is not changed
   void ReadNeeded();
   void ReadExpected();
   void ReadRemembered();
@@ -136,7 +154,9 @@ class ExpertStore : public ExpertSupply {
   std::vector<int64_t> slots_;   // the expert in each, -1: free
   std::vector<int64_t> needed_;  // of the open block, in the order of the files, not yet given back
   std::vector<int64_t> expected_;  // by forecasts, not yet opened
-  int64_t open_block_ = 0;
+  int64_t open_block_ = 0;         // -1: a pass has begun and opened none yet
+  bool wide_ = false;              // the pass at work chooses about every expert of a block
+  int64_t passing_ = 0;            // experts that are
   ExpertUses uses_;
   std::vector<int64_t> remembered_;  // still to be read, the least used first
   std::string identity_;             // of the model in its history

@@ -115,6 +115,25 @@ TEST_F(ExpertStoreFaultsTest, WhatIsKeptIsNotReadAgain) {
   EXPECT_EQ(running->expert_store()->figures().read_bytes, read);
 }
 
+TEST_F(ExpertStoreFaultsTest, PassesOverAllExpertsLeaveThoseThatStay) {
+  const Config config = LoadModel(checkpoint_).config;
+  const int64_t blocks = config.num_hidden_layers, all = blocks * config.n_routed_experts;
+  const int64_t capacity = all / 2;
+  const auto running = Start(checkpoint_, kCpu, {}, capacity);
+  ASSERT_EQ(running->expert_store()->capacity(), capacity);
+  const std::string first = RunPrompt(*running, 70);
+  const ExpertStoreFigures before = running->expert_store()->figures();
+  EXPECT_EQ(RunPrompt(*running, 70), first);
+  const ExpertStoreFigures after = running->expert_store()->figures();
+  const int64_t stay = capacity - ExpertStore::MostPassing(config, capacity);
+  // Those that no token chose may be among those that stay.
+  ASSERT_GT(before.used, all - stay);
+  EXPECT_LE(after.needed_bytes - before.needed_bytes,
+            (all - stay) * SizesOf(LoadModel(checkpoint_)).expert_bytes);
+  RunningModel mapped(LoadModel(checkpoint_), kCpu);
+  EXPECT_EQ(first, RunPrompt(mapped, 70));
+}
+
 TEST_F(ExpertStoreFaultsTest, AReadThatFailsOnceShowsNothing) {
   RunningModel mapped(LoadModel(checkpoint_), kCpu);
   WeightOptions weights;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "checkpoint/official_layout.h"
+#include "engine/expert_store.h"
 #include "model/cache_size.h"
 #include "model/parameter_count.h"
 
@@ -109,11 +110,19 @@ SpeedEstimate EstimateSpeed(const Config& config, const WeightSizes& sizes, cons
     const auto all = static_cast<double>(config.n_routed_experts);
     const double chosen =
         all * (1 - std::pow(1 - static_cast<double>(config.num_experts_per_tok) / all, tokens));
-    const double bytes = miss * layers * chosen * expert_bytes;
+    // Of a wide pass, part of the memory is for experts that do not stay.
+    double kept = static_cast<double>(plan.experts_kept);
+    if (ExpertStore::IsWide(config, static_cast<int64_t>(tokens) * config.num_experts_per_tok))
+      kept -= static_cast<double>(ExpertStore::MostPassing(config, plan.experts_kept));
+    const double missed = miss > 0 ? 1 - kept / static_cast<double>(sizes.experts) : 0;
+    const double bytes = missed * layers * chosen * expert_bytes;
     estimate.prefill_disk_bytes += bytes;
-    seconds += std::max({tokens * (product_flops + AttentionFlops(config, depth)) / compute,
-                         bytes > 0 ? bytes / disk : 0,
-                         read > 0 ? (dense + layers * chosen * expert_bytes) / read : 0});
+    const double computing =
+        std::max(tokens * (product_flops + AttentionFlops(config, depth)) / compute,
+                 read > 0 ? (dense + layers * chosen * expert_bytes) / read : 0);
+    const double reading = bytes > 0 ? bytes / disk : 0;
+    seconds +=
+        std::max(computing, reading) + (1 - reached.prefill_overlap) * std::min(computing, reading);
   }
   estimate.first_token_seconds = seconds;
   estimate.prefill_tokens_per_s = static_cast<double>(point.prompt) / seconds;

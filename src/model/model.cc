@@ -132,11 +132,12 @@ bool Model::RunHalf(ForwardPass& pass, ForwardSaved* saved) {
   }
   // The next block's experts are forecast twice: before this one's are computed, so that the disk
   // never rests between the blocks, and after, when its router is nearly always foretold right.
-  const bool forecasts = experts_ != nullptr && experts_->WantsForecasts() &&
-                         layer + 1 < config_.num_hidden_layers && !config_.hash_routed(layer + 1);
+  const bool forecasts =
+      experts_ != nullptr && experts_->WantsForecasts() && layer + 1 < config_.num_hidden_layers;
   const auto forecast = [&] {
     if (forecasts)
-      ForecastExperts(backend_, Block(layer + 1), pass.tokens, &pass.streams, workspace_);
+      ForecastExperts(backend_, Block(layer + 1), pass.tokens,
+                      config_.hash_routed(layer + 1) ? nullptr : &pass.streams, workspace_);
   };
   forecast();
   ForwardMoeHalf(backend_, Block(layer), batch, pass.streams, workspace_, results);
