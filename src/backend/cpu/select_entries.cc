@@ -34,9 +34,10 @@ void CpuBackend::PrepareIndexRow(float* q, float* weights, int64_t row, int64_t 
   std::fill_n(codes, width * padded, static_cast<uint8_t>(kernels::kIndexBias));
   std::fill_n(scales, width / kBlock * padded, 0.0f);
   bool folds = official() && kernels_.reads_folded_queries;
-  int8_t* folded_codes = folded_index_codes_.data() + row * width * padded;
-  int32_t* folded_offsets = folded_index_offsets_.data() + row * padded;
-  float* folded_weights = folded_index_weights_.data() + row * padded;
+  // Tables that do not read folded queries have no such buffers.
+  int8_t* folded_codes = folds ? folded_index_codes_.data() + row * width * padded : nullptr;
+  int32_t* folded_offsets = folds ? folded_index_offsets_.data() + row * padded : nullptr;
+  float* folded_weights = folds ? folded_index_weights_.data() + row * padded : nullptr;
   if (folds) {
     std::fill_n(folded_codes, width * padded, int8_t{0});
     std::fill_n(folded_offsets, padded, 0);
