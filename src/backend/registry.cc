@@ -18,7 +18,7 @@ std::vector<std::string> BackendNames() { return {"cpu", "reference"}; }
 
 std::vector<std::string> RunnableKernels() {
   std::vector<std::string> names;
-  for (const char* name : {"portable", "avx2", "avx512_bf16", "avx512_fma", "avx512_amx"}) {
+  for (const char* name : kernels::kTableNames) {
     if (kernels::CanRun(name)) names.push_back(name);
   }
   return names;

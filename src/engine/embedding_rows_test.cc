@@ -83,7 +83,6 @@ TEST_F(EmbeddingRowsTest, ASecondTryOrACopyStandsIn) {
   for (const std::filesystem::path& shard : shards) {
     files.failing = shard;
     files.times = 1'000'000;
-    files.failing.make_preferred();
     ExpectRows(mirrored, {1, 2});
   }
 }

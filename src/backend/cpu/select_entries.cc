@@ -101,6 +101,10 @@ void CpuBackend::ScoreKeys(const Tensor& q, const Tensor& weights, int64_t row,
 void CpuBackend::SelectTopInParts(const float* scores, int64_t n, int64_t count,
                                   std::vector<int32_t>& chosen) {
   const int64_t parts = pool_.threads(), length = (n + parts - 1) / parts;
+  if (length <= 2 * count) {  // parts would leave most of what they are given
+    SelectTop(scores, n, count, chosen);
+    return;
+  }
   std::vector<std::vector<int32_t>> best(static_cast<size_t>(parts));
   pool_.ParallelFor(parts, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t part = begin; part < end; ++part) {

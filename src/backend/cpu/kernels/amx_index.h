@@ -4,11 +4,10 @@
 // for each 64 numbers, so that what follows them is most of the work. Included by avx512_amx.cc
 // only.
 
-#include <cstring>
-
 #include "backend/cpu/kernels/avx512_folded_keys.h"
 #include "backend/cpu/kernels/avx512_index.h"
 #include "backend/cpu/kernels/kernels.h"
+#include "backend/cpu/kernels/key_cursor.h"
 
 namespace toaster::kernels::amx {
 

@@ -25,7 +25,7 @@ constexpr int kChains = 16;  // enough of them to hide the latency of one
   return rounds * kChains * 64;
 }
 
-[[maybe_unused]] int64_t SpinInt8(int64_t rounds, float* sink) {
+int64_t SpinInt8(int64_t rounds, float* sink) {
   // The type that the instruction has inside GCC; with __m512i each sum is copied in each round.
   using Int32s = int32_t __attribute__((vector_size(64)));
   Int32s sums[kChains];

@@ -186,8 +186,11 @@ const KernelTable& Avx512Fma();
 /// The same with AMX for the integer products of the indexer.
 const KernelTable& Avx512Amx();
 
-/// Whether this processor can run the table called `name` ("portable", "avx2", "avx512_bf16",
-/// "avx512_fma", "avx512_amx").
+/// Names of all tables.
+static constexpr const char* kTableNames[] = {"portable", "avx2", "avx512_bf16", "avx512_fma",
+                                              "avx512_amx"};
+
+/// Whether this processor can run the table called `name`, one of kTableNames.
 bool CanRun(const char* name);
 /// The table called `name`, the fastest of the last three for "avx512", or the fastest this
 /// processor can run if `name` is empty. Null if unknown or not runnable.

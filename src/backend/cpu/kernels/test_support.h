@@ -20,7 +20,7 @@ namespace toaster::kernels {
 /// Names of the tables this processor can run.
 inline std::vector<std::string> RunnableTables() {
   std::vector<std::string> names;
-  for (const char* name : {"portable", "avx2", "avx512_bf16", "avx512_fma", "avx512_amx"}) {
+  for (const char* name : kTableNames) {
     if (CanRun(name)) names.emplace_back(name);
   }
   return names;
