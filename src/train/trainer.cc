@@ -148,18 +148,23 @@ Trainer::Trainer(const TrainingConfig& config, TrainingData& data, const Trainin
 Trainer::~Trainer() = default;
 
 void Trainer::Restore() {
-  const std::vector<int64_t> steps = TrainingCheckpoints(Folder());
+  const std::optional<TrainingState> state = LoadLatest(TrainingCheckpoints(Folder()));
+  if (!state) return;
+  state_ = *state;
+  CHECK(state_.position.next <= data_.documents(), "{}", state_.position.next);
+  events_.note(fmt::format("goes on after step {}", state_.step));
+}
+
+std::optional<TrainingState> Trainer::LoadLatest(const std::vector<int64_t>& steps) {
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     try {
-      state_ = LoadTrainingCheckpoint(Folder(), *step, identity_, *weights_, *optimizer_);
-      CHECK(state_.position.next <= data_.documents(), "{}", state_.position.next);
-      events_.note(fmt::format("goes on after step {}", state_.step));
-      return;
+      return LoadTrainingCheckpoint(Folder(), *step, identity_, *weights_, *optimizer_);
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kCorruptFile) throw;
       events_.note(error.what());
     }
   }
+  return std::nullopt;
 }
 
 void Trainer::EnterStage(size_t stage) {
@@ -272,11 +277,12 @@ void Trainer::RollBack(const StepReport& report) {
   }
   std::vector<int64_t> steps = TrainingCheckpoints(Folder());
   std::erase_if(steps, [&](int64_t step) { return step % config_.checkpoint_steps != 0; });
-  if (steps.empty()) {
+  const std::optional<TrainingState> state = LoadLatest(steps);
+  if (!state) {
     throw Error(ErrorCode::kInvalidArgument,
                 what + " and there is no checkpoint to go back to; lower learning_rate.peak");
   }
-  state_ = LoadTrainingCheckpoint(Folder(), steps.back(), identity_, *weights_, *optimizer_);
+  state_ = *state;
   state_.position = after;
   state_.rollbacks = rollbacks;
   EnterStage(config_.StageOf(state_.step));

@@ -68,6 +68,9 @@ class Trainer {
 
   void EnterStage(size_t stage);
   void Restore();
+  /// The last of the checkpoints of these steps that is whole, its weights and optimiser in place;
+  /// damaged ones are named in a note.
+  std::optional<TrainingState> LoadLatest(const std::vector<int64_t>& steps);
   StepReport Step();
   bool IsSpike(const StepReport& report) const;
   void RollBack(const StepReport& report);

@@ -3,12 +3,14 @@
 
 #include "train/trainer.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
 #include <bit>
 #include <csignal>
+#include <cstdio>
 #include <fstream>
 
 #include "base/error.h"
@@ -253,6 +255,40 @@ TEST_F(TrainerTest, ASpikeGoesBackPastTheDataTheSameWayAfterAnInterruption) {
     }
   }
   FAIL() << "never came to the end";
+}
+
+TEST_F(TrainerTest, ASpikeGoesBackBehindADamagedCheckpoint) {
+  TrainingConfig config = In("sound");
+  config.stages = {{8, false, false, true}};
+  config.learning_rate = {0.02, 0.002, 1, 8, 3};
+  config.checkpoint_steps = 1;
+  config.spike_ratio = 1.025;
+  BitsOfWholeRun(config);
+  int spike = 0;
+  ASSERT_EQ(std::sscanf(notes_.at(0).c_str(), "the loss of step %d", &spike), 1) << notes_[0];
+  const int64_t last = (spike - 1) / config.checkpoint_steps * config.checkpoint_steps;
+  ASSERT_GT(last, 0) << "there must be two checkpoints to go back to";
+  config.output = folder_.path() / "damaged";
+  const fs::path folder = config.output / "checkpoints";
+  bool damaged = false;
+  std::vector<std::string> notes;
+  Trainer trainer(
+      config, data_, validation_, BackendOptions{},
+      {[](const StepReport&) {}, [&](const std::string& note) { notes.push_back(note); },
+       [&] {
+         const std::vector<int64_t> steps = TrainingCheckpoints(folder);
+         if (damaged || steps.back() != last) return false;
+         const fs::path file = TrainingCheckpointFile(folder, last);
+         std::string content = test::ReadFile(file);
+         content[content.size() / 2] = static_cast<char>(content[content.size() / 2] ^ 8);
+         test::WriteFile(file, content);
+         damaged = true;
+         return false;
+       }});
+  EXPECT_TRUE(trainer.Run());
+  ASSERT_GE(notes.size(), 2u);
+  EXPECT_THAT(notes[0], HasSubstr(TrainingCheckpointFile(folder, last).filename().string()));
+  EXPECT_THAT(notes[1], HasSubstr(fmt::format("back to step {},", last - config.checkpoint_steps)));
 }
 
 TEST_F(TrainerTest, SpikesWithoutEndAreAnError) {
