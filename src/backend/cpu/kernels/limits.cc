@@ -24,18 +24,21 @@ double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// The best rate at which all threads together do what `work` returns the amount of.
+// The rate at which all threads together do what `work` returns the amount of.
+template <typename Work>
+double Rate(ThreadPool& pool, const Work& work) {
+  std::atomic<int64_t> done = 0;
+  const double start = Now();
+  pool.ParallelFor(pool.threads(), 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) done += work(i);
+  });
+  return static_cast<double>(done) / (Now() - start);
+}
+
 template <typename Work>
 double BestRate(ThreadPool& pool, const Work& work) {
   double best = 0;
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    std::atomic<int64_t> done = 0;
-    const double start = Now();
-    pool.ParallelFor(pool.threads(), 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) done += work(i);
-    });
-    best = std::max(best, static_cast<double>(done) / (Now() - start));
-  }
+  for (int attempt = 0; attempt < kAttempts; ++attempt) best = std::max(best, Rate(pool, work));
   return best;
 }
 
@@ -83,14 +86,18 @@ double ReadRate(ThreadPool& pool) {
   });
 }
 
-double SpinRate(ThreadPool& pool, int64_t (*spin)(int64_t rounds, float* sink)) {
-  std::atomic<int> count = 0;
-  return BestRate(pool, [&](int64_t) {
+auto Spinning(int64_t (*spin)(int64_t rounds, float* sink), int64_t rounds) {
+  return [spin, rounds](int64_t) {
     float sink = 0;
-    const int64_t operations = spin(int64_t{1} << 21, &sink);
+    const int64_t operations = spin(rounds, &sink);
+    static std::atomic<int> count = 0;  // so that nothing is left out
     count += sink > 1;
     return operations;
-  });
+  };
+}
+
+double SpinRate(ThreadPool& pool, int64_t (*spin)(int64_t rounds, float* sink)) {
+  return BestRate(pool, Spinning(spin, int64_t{1} << 21));
 }
 
 }  // namespace
@@ -100,6 +107,10 @@ MachineLimits MeasureLimits(const KernelTable& table, ThreadPool& pool) {
           .bf16_flops_per_s = SpinRate(pool, table.spin_bf16),
           .int8_ops_per_s = SpinRate(pool, table.spin_int8),
           .float_flops_per_s = SpinRate(pool, table.spin_float)};
+}
+
+double CurrentInt8Rate(const KernelTable& table, ThreadPool& pool) {
+  return Rate(pool, Spinning(table.spin_int8, int64_t{1} << 16));
 }
 
 }  // namespace toaster::kernels

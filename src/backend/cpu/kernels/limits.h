@@ -12,4 +12,8 @@ namespace toaster::kernels {
 /// attempts. Uses 1 GiB of memory meanwhile.
 MachineLimits MeasureLimits(const KernelTable& table, ThreadPool& pool);
 
+/// Integer multiplications and additions a second of all threads of `pool` just now, measured for
+/// about a millisecond: for comparing with what ran a moment ago on a machine that others use.
+double CurrentInt8Rate(const KernelTable& table, ThreadPool& pool);
+
 }  // namespace toaster::kernels
