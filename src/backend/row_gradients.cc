@@ -14,17 +14,28 @@ void NormaliseRowBackward(const float* x, const Vector* weight, int64_t n, float
                           const float* grad_output, float* grad_weight, float* grad_x) {
   // y = f x w with f = (mean(x^2) + eps)^(-1/2): dx = f (w dy - x f^2 mean(w dy x)).
   const float factor = 1.0f / std::sqrt(DotFloat(x, x, n) / static_cast<float>(n) + eps);
+  // Blocks of a width that is known and copies of what grad_x may be: vector instructions.
   float lanes[kLanes] = {};
-  for (int64_t i = 0; i < n; ++i) {
-    const float g = weight == nullptr ? grad_output[i] : grad_output[i] * (*weight)[i];
-    lanes[i % kLanes] = std::fma(g, x[i], lanes[i % kLanes]);
+  const auto weighted = [&](int64_t begin, int64_t count, float* g) {
+    for (int64_t i = 0; i < count; ++i)
+      g[i] = weight == nullptr ? grad_output[begin + i]
+                               : grad_output[begin + i] * (*weight)[begin + i];
+  };
+  for (int64_t begin = 0; begin < n; begin += kLanes) {
+    const int64_t count = std::min<int64_t>(kLanes, n - begin);
+    float g[kLanes];
+    weighted(begin, count, g);
+    for (int64_t i = 0; i < count; ++i) lanes[i] = std::fma(g[i], x[begin + i], lanes[i]);
   }
   const float shrink = FoldLanes(lanes) / static_cast<float>(n) * factor * factor;
-  for (int64_t i = 0; i < n; ++i) {
-    const float dy = grad_output[i];
-    if (grad_weight != nullptr) grad_weight[i] += dy * x[i] * factor;
-    const float g = weight == nullptr ? dy : dy * (*weight)[i];
-    grad_x[i] = factor * (g - x[i] * shrink);
+  for (int64_t begin = 0; begin < n; begin += kLanes) {
+    const int64_t count = std::min<int64_t>(kLanes, n - begin);
+    float g[kLanes];
+    weighted(begin, count, g);
+    for (int64_t i = 0; grad_weight != nullptr && i < count; ++i)
+      grad_weight[begin + i] += grad_output[begin + i] * x[begin + i] * factor;
+    for (int64_t i = 0; i < count; ++i) g[i] = factor * (g[i] - x[begin + i] * shrink);
+    std::copy_n(g, count, grad_x + begin);
   }
 }
 

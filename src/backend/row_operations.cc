@@ -141,12 +141,19 @@ void HyperHeadCoefficients(const float* u, const HyperParameters& parameters, in
   }
 }
 
+// The streams are walked a block of columns at a time, so that the inner loops run along them.
+constexpr int64_t kStreamColumns = 32;
+
 void ReadStreams(const float* streams, const float* pre, int64_t n, int64_t d, bool official,
                  float* output) {
-  for (int64_t i = 0; i < d; ++i) {
-    float sum = 0;
-    for (int64_t j = 0; j < n; ++j) sum = std::fma(pre[j], streams[j * d + i], sum);
-    output[i] = RoundIf(official, sum);
+  for (int64_t begin = 0; begin < d; begin += kStreamColumns) {
+    const int64_t columns = std::min(kStreamColumns, d - begin);
+    float sums[kStreamColumns] = {};
+    for (int64_t j = 0; j < n; ++j) {
+      const float* x = streams + j * d + begin;
+      for (int64_t i = 0; i < columns; ++i) sums[i] = std::fma(pre[j], x[i], sums[i]);
+    }
+    for (int64_t i = 0; i < columns; ++i) output[begin + i] = RoundIf(official, sums[i]);
   }
 }
 
@@ -154,14 +161,20 @@ void WriteStreams(const float* y, const float* post, const float* comb, int64_t 
                   bool official, float* streams) {
   constexpr int64_t kMaxStreams = 16;
   CHECK(n <= kMaxStreams, "{} streams", n);
-  float old[kMaxStreams];
-  for (int64_t i = 0; i < d; ++i) {
-    float* x = streams + i;
-    for (int64_t j = 0; j < n; ++j) old[j] = x[j * d];
+  float old[kMaxStreams * kStreamColumns];
+  for (int64_t begin = 0; begin < d; begin += kStreamColumns) {
+    const int64_t columns = std::min(kStreamColumns, d - begin);
+    for (int64_t j = 0; j < n; ++j)
+      std::copy_n(streams + j * d + begin, columns, old + j * kStreamColumns);
     for (int64_t k = 0; k < n; ++k) {
-      float sum = 0;
-      for (int64_t j = 0; j < n; ++j) sum = std::fma(comb[j * n + k], old[j], sum);
-      x[k * d] = RoundIf(official, std::fma(post[k], y[i], sum));
+      float sums[kStreamColumns] = {};
+      for (int64_t j = 0; j < n; ++j) {
+        const float factor = comb[j * n + k], *x = old + j * kStreamColumns;
+        for (int64_t i = 0; i < columns; ++i) sums[i] = std::fma(factor, x[i], sums[i]);
+      }
+      float* to = streams + k * d + begin;
+      for (int64_t i = 0; i < columns; ++i)
+        to[i] = RoundIf(official, std::fma(post[k], y[begin + i], sums[i]));
     }
   }
 }

@@ -30,7 +30,14 @@ static inline uint16_t FloatToBf16(float x) {
   return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-static inline float RoundBf16(float x) { return Bf16ToFloat(FloatToBf16(x)); }
+/// Bf16ToFloat(FloatToBf16(x)) in words of 32 bits and without a jump, so that loops of it become
+/// vector instructions.
+static inline float RoundBf16(float x) {
+  const auto bits = __builtin_bit_cast(uint32_t, x);
+  const uint32_t rounded = bits + 0x7FFF + (bits >> 16 & 1);
+  const bool is_nan = (bits & 0x7FFFFFFF) > 0x7F800000;
+  return __builtin_bit_cast(float, (is_nan ? bits | 0x400000 : rounded) & 0xFFFF0000);
+}
 
 /// 2^(byte - 127); byte 255 is NaN. Byte 0, 2^-127, is a denormal float.
 static inline float E8m0ToFloat(uint8_t byte) {

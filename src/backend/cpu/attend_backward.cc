@@ -1,6 +1,6 @@
 // Backward of core attention and the inverse rotation, sections 7.3 to 7.5.
 //
-// A block of queries with all their heads meets the entries that any of them sees in five matrix
+// A block of queries with all their heads meets the entries that any of them sees in four matrix
 // products: scores, gradients of the weights, of the queries, and of keys and values together. The
 // last go to a buffer of the block; buffers are added in the order of blocks, a fixed number of
 // blocks at a time.
@@ -38,7 +38,7 @@ struct CpuBackward::AttendBlock {
   int64_t begin = 0, end = 0;  ///< rows of the segment
   Tensor& grad_q;
   EntryProbabilities* probabilities = nullptr;
-  Tensor* grad_keys = nullptr;  ///< becomes [window rows seen, then entries seen, c]
+  Tensor* grad_keys = nullptr;  ///< becomes [window rows seen, then entries seen, padded c]
   float* grad_sink = nullptr;   ///< [heads], set
 
   int64_t first_window() const { return std::max<int64_t>(0, begin - parameters.window + 1); }
@@ -48,17 +48,19 @@ struct CpuBackward::AttendBlock {
 
 namespace {
 
-// A matrix in one thread's hands: BF16 words or floats, rows padded with zeros to 32 elements.
+// A matrix in one thread's hands, all zero at first: BF16 words or floats, rows padded to 32
+// elements, and an even number of them.
 class Panel {
  public:
-  Panel(int64_t row_count, int64_t width, bool bf16)
-      : rows(row_count), inner(width), stride(Padded(width)), bf16_(bf16) {
+  Panel(const kernels::KernelTable& table, int64_t row_count, int64_t width, bool bf16)
+      : rows(row_count), inner(width), stride(Padded(width)), table_(table), bf16_(bf16) {
+    const int64_t size = (rows + rows % 2) * stride;
     if (bf16) {
-      words_.Resize(rows * stride);
-      std::fill_n(words_.data(), rows * stride, uint16_t{0});
+      words_.Resize(size);
+      std::fill_n(words_.data(), size, uint16_t{0});
     } else {
-      floats_.Resize(rows * stride);
-      std::fill_n(floats_.data(), rows * stride, 0.0f);
+      floats_.Resize(size);
+      std::fill_n(floats_.data(), size, 0.0f);
     }
   }
   void Set(int64_t row, int64_t column, float x) {
@@ -68,15 +70,16 @@ class Panel {
       floats_[row * stride + column] = x;
     }
   }
-  void SetRow(int64_t row, const float* x, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) Set(row, i, x[i]);
+  void SetRow(int64_t row, const float* x) {
+    if (bf16_) {
+      table_.round_bf16(x, inner, words_.data() + row * stride);
+    } else {
+      std::copy_n(x, inner, floats_.data() + row * stride);
+    }
   }
-  void SetColumn(int64_t column, const float* x, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) Set(i, column, x[i]);
-  }
-  // c[i * c_stride + j] = row i of this times row j of `other`.
-  void Multiply(const Panel& other, const kernels::KernelTable& table,
-                AlignedArray<std::byte>& scratch, float* c, int64_t c_stride) const {
+  // c[i * c_stride + j] = row first + i of this times row j of `other`, i < count.
+  void Multiply(int64_t first, int64_t count, const Panel& other, AlignedArray<std::byte>& scratch,
+                float* c, int64_t c_stride) const {
     scratch.Resize(kernels::MatmulScratchBytes(inner));
     kernels::WeightRows w;
     w.rows = other.rows;
@@ -84,15 +87,40 @@ class Panel {
     w.row_bytes = stride * (bf16_ ? 2 : 4);
     if (bf16_) {
       w.data = reinterpret_cast<const uint8_t*>(other.words_.data());
-      table.matmul_bf16(w, words_.data(), stride, rows, c, c_stride, scratch.data());
+      table_.matmul_bf16(w, words_.data() + first * stride, stride, count, c, c_stride,
+                         scratch.data());
     } else {
       w.data = reinterpret_cast<const uint8_t*>(other.floats_.data());
-      table.matmul_f32(w, floats_.data(), stride, rows, c, c_stride, scratch.data());
+      table_.matmul_f32(w, floats_.data() + first * stride, stride, count, c, c_stride,
+                        scratch.data());
     }
+  }
+  // c = the first `count` rows of this times `other`, [count, other.inner].
+  void Accumulate(int64_t count, const Panel& other, Tensor& c) const {
+    Accumulate(stride, 1, count, inner, other, c);
+  }
+  // c = this, turned, times `other`, [inner, other.inner].
+  void AccumulateTurned(const Panel& other, Tensor& c) const {
+    Accumulate(1, stride, inner, rows, other, c);
   }
   const int64_t rows, inner, stride;
 
  private:
+  // The rows of c have the stride of `other`: kernels write whole steps of columns.
+  void Accumulate(int64_t p_head, int64_t p_slot, int64_t count, int64_t slots, const Panel& other,
+                  Tensor& c) const {
+    c.Reshape({count, other.stride});
+    c.Fill(0);
+    if (bf16_) {
+      table_.accumulate_bf16(words_.data(), p_head, p_slot, other.words_.data(), other.stride,
+                             count, slots + slots % 2, other.stride, c.data(), other.stride);
+    } else {
+      table_.accumulate_f32(floats_.data(), p_head, p_slot, other.floats_.data(), other.stride,
+                            count, slots, other.stride, c.data(), other.stride);
+    }
+  }
+
+  const kernels::KernelTable& table_;
   const bool bf16_;
   AlignedArray<uint16_t> words_;
   AlignedArray<float> floats_;
@@ -110,32 +138,26 @@ void CpuBackward::AttendBlockBackward(const AttendBlock& block, Scratch& scratch
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
   const bool bf16 = official();
 
-  // Operands: rows of queries, of output gradients (rotated back) and of keys, and their columns.
-  Panel query_rows(n, width, bf16), grad_rows(n, width, bf16), key_rows(m, width, bf16),
-      key_columns(width, m, bf16), both_columns(width, 2 * n, bf16);
+  // Operands: rows of queries, then of output gradients (rotated back), and of keys.
+  Panel rows(kernels_, 2 * n, width, bf16), keys(kernels_, m, width, bf16);
   std::vector<float> grad(static_cast<size_t>(width));
   for (int64_t i = 0; i < n; ++i) {
     const int64_t row = block.segment.first_row + block.begin + i / heads;
-    const float* query = block.q.Row(row) + i % heads * width;
     std::copy_n(block.grad_output.Row(row) + i % heads * width, width, grad.data());
     RotatePairs(grad.data() + width - 2 * pairs, 2 * pairs, block.rotation.cosine.Row(row),
                 block.rotation.sine.Row(row), false);
-    query_rows.SetRow(i, query, width);
-    grad_rows.SetRow(i, grad.data(), width);
-    both_columns.SetColumn(i, query, width);
-    both_columns.SetColumn(n + i, grad.data(), width);
+    rows.SetRow(i, block.q.Row(row) + i % heads * width);
+    rows.SetRow(n + i, grad.data());
   }
-  for (int64_t j = 0; j < m; ++j) {
-    const float* key = j < seen ? block.window.Row(first + j) : block.entries.Row(j - seen);
-    key_rows.SetRow(j, key, width);
-    key_columns.SetColumn(j, key, width);
-  }
+  for (int64_t j = 0; j < m; ++j)
+    keys.SetRow(j, j < seen ? block.window.Row(first + j) : block.entries.Row(j - seen));
   Tensor scores({n, m}), grad_weights({n, m});
-  query_rows.Multiply(key_rows, kernels_, scratch.matmul, scores.data(), m);
-  grad_rows.Multiply(key_rows, kernels_, scratch.matmul, grad_weights.data(), m);
+  rows.Multiply(0, n, keys, scratch.matmul, scores.data(), m);
+  rows.Multiply(n, n, keys, scratch.matmul, grad_weights.data(), m);
 
-  // Softmax and its backward; entries that a query does not see have weight 0.
-  Panel score_rows(n, m, bf16), both_rows(m, 2 * n, bf16);
+  // Softmax and its backward: rows of the scores' gradients, then of weights; entries that a query
+  // does not see keep 0.
+  Panel weights(kernels_, 2 * n, m, bf16);
   std::vector<int32_t> visible;
   std::fill_n(block.grad_sink, heads, 0.0f);
   for (int64_t i = 0; i < queries; ++i) {
@@ -168,18 +190,18 @@ void CpuBackward::AttendBlockBackward(const AttendBlock& block, Scratch& scratch
       block.grad_sink[head] -= sink / total * dot;
       for (size_t e = 0; e < visible.size(); ++e) {
         const int32_t j = visible[e];
-        const float p = s[j], grad_score = p * (g[j] - dot) * scale;
-        score_rows.Set(i * heads + head, j, grad_score);
-        both_rows.Set(j, i * heads + head, grad_score);
-        both_rows.Set(j, n + i * heads + head, p);
+        const float p = s[j];
+        weights.Set(i * heads + head, j, p * (g[j] - dot) * scale);
+        weights.Set(n + i * heads + head, j, p);
         if (kept != nullptr && e >= first_entry) (*kept)[e - first_entry] += p;
       }
     }
   }
-  score_rows.Multiply(key_columns, kernels_, scratch.matmul,
-                      block.grad_q.Row(block.segment.first_row + block.begin), width);
-  block.grad_keys->Reshape({m, width});
-  both_rows.Multiply(both_columns, kernels_, scratch.matmul, block.grad_keys->data(), width);
+  Tensor grad_queries;
+  weights.Accumulate(n, keys, grad_queries);
+  float* grad_q = block.grad_q.Row(block.segment.first_row + block.begin);
+  for (int64_t i = 0; i < n; ++i) std::copy_n(grad_queries.Row(i), width, grad_q + i * width);
+  weights.AccumulateTurned(rows, *block.grad_keys);
 }
 
 void CpuBackward::Attend(const Tensor& q, const AttendParameters& parameters,

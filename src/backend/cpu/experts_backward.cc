@@ -64,13 +64,10 @@ void CpuBackward::Expert(const ExpertMatrices& expert, const std::vector<float>&
   Multiply(inputs_, gate_weight_, r.gate.data(), f);
   Multiply(inputs_, up_weight_, r.up.data(), f);
   ForRows(rows, 8, [&](int64_t row) {
-    for (int64_t i = 0; i < f; ++i) {
-      r.gate.Row(row)[i] = Round(r.gate.Row(row)[i]);
-      r.up.Row(row)[i] = Round(r.up.Row(row)[i]);
-    }
-    float* out = r.activation.Row(row);
-    kernels_.swiglu(r.gate.Row(row), r.up.Row(row), f, limit, weights[static_cast<size_t>(row)],
-                    out);
+    float *gate = r.gate.Row(row), *up = r.up.Row(row), *out = r.activation.Row(row);
+    for (int64_t i = 0; i < f; ++i) gate[i] = Round(gate[i]);
+    for (int64_t i = 0; i < f; ++i) up[i] = Round(up[i]);
+    kernels_.swiglu(gate, up, f, limit, weights[static_cast<size_t>(row)], out);
     for (int64_t i = 0; i < f; ++i) out[i] = Round(out[i]);
   });
   Product(r.activation.data(), f, Quantises(*expert.w2), *expert.w2, 0, d, r.grads.data(), d, rows,
