@@ -66,21 +66,8 @@ def optimizers(study, plot):
         print(f"seed {seed}: AdamW {goal:.3f} after {STEPS} steps; Muon after {step}, "
               f"and {curves['muon', seed][STEPS]:.3f} after {STEPS}")
     if plot:
-        draw(curves, best, plot)
-
-
-def draw(curves, best, path):
-    titles = {"muon": f"Muon, {best['muon']}", "adamw": f"AdamW, {best['adamw']}"}
-    colours = {"muon": "#0072b2", "adamw": "#d55e00"}
-    blocks, lines = [], []
-    for number, ((optimizer, seed), curve) in enumerate(curves.items()):
-        blocks.append(f"$d{number} << EOD\n" + "".join(f"{step} {loss}\n" for step, loss in curve.items()) + "EOD\n")
-        title = f"title '{titles[optimizer]}'" if seed == SEEDS[0] else "notitle"
-        lines.append(f"$d{number} with linespoints lw 2 pt 7 ps 0.4 lc rgb '{colours[optimizer]}' {title}")
-    script = "".join(blocks) + (f"set terminal svg size 720,420 font 'sans,13' background 'white'\nset output '{path}'\n"
-                                "set xlabel 'step'\nset ylabel 'validation loss (nats a token)'\nset grid\n"
-                                "plot " + ", ".join(lines) + "\n")
-    subprocess.run(["gnuplot"], input=script, text=True, check=True)
+        runs = [study.folder / "studies" / f"{optimizer}_{best[optimizer]}_{seed}" for optimizer, seed in curves]
+        subprocess.run([study.toaster, "plot", *runs, "-o", plot], check=True)
 
 
 def quantisation(study):
@@ -103,7 +90,7 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("toaster", type=pathlib.Path)
     parser.add_argument("study", choices=["optimizers", "quantisation"])
-    parser.add_argument("--plot", type=pathlib.Path, help="draw the curves, by gnuplot")
+    parser.add_argument("--plot", type=pathlib.Path, help="draw the runs")
     arguments = parser.parse_args()
     if not (arguments.folder / "tokenizer").exists():
         sys.exit(f"{arguments.folder} has no tokenizer; run recipes/builtin/run.sh {arguments.folder} first")

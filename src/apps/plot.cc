@@ -20,7 +20,7 @@ namespace toaster {
 namespace {
 
 struct Options {
-  std::string report;
+  std::vector<std::string> reports;
   std::string output;
 };
 
@@ -88,31 +88,61 @@ std::vector<Panel> PanelsOf(const nlohmann::json& report, const std::string& ori
 }
 
 // What a run of training logged, by steps.
-std::vector<Panel> PanelsOfRun(const std::filesystem::path& folder) {
+struct RunLog {
+  std::string name;
+  Series loss, validation, rate, norm, busiest;
+};
+
+RunLog ReadRun(const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "log.jsonl";
-  Series loss{"training", {}}, validation{"validation", {}}, rate, norm, busiest;
+  RunLog log;
+  log.name = std::filesystem::weakly_canonical(folder).filename();
   for (const std::string& line : TrainingLog::Lines(file)) {
     const nlohmann::json step = nlohmann::json::parse(line);
     const double x = Number(step, "step", file.string());
     const auto add = [&](Series& series, const char* key) {
       series.points.emplace_back(x, Number(step, key, file.string()));
     };
-    add(loss, "ce");
-    add(rate, "learning_rate");
-    add(norm, "gradient_norm");
-    add(busiest, "busiest_expert");
-    if (step.contains("validation")) add(validation, "validation");
+    add(log.loss, "ce");
+    add(log.rate, "learning_rate");
+    add(log.norm, "gradient_norm");
+    add(log.busiest, "busiest_expert");
+    if (step.contains("validation")) add(log.validation, "validation");
   }
-  if (loss.points.empty()) {
+  if (log.loss.points.empty()) {
     throw Error(ErrorCode::kCorruptFile,
                 fmt::format("{}: has no steps yet; wait for the run's first one", file.string()));
   }
-  std::vector<Series> losses = {loss};
-  if (!validation.points.empty()) losses.push_back(validation);
-  return {{"Loss", "step", "cross-entropy per token", false, false, false, losses},
-          {"Learning rate", "step", "", false, false, true, {rate}},
-          {"Gradient norm", "step", "before clipping", false, false, true, {norm}},
-          {"Busiest expert", "step", "tokens over the mean", false, false, true, {busiest}}};
+  return log;
+}
+
+// One run with its two losses on the same axes, or several runs, a line each.
+std::vector<Panel> PanelsOfRuns(const std::vector<std::string>& folders) {
+  std::vector<RunLog> logs;
+  for (const std::string& folder : folders) logs.push_back(ReadRun(folder));
+  const bool several = logs.size() > 1;
+  std::vector<Panel> panels;
+  const auto add = [&](const char* title, const char* y_label, bool y_from_zero,
+                       Series RunLog::*quantity) {
+    Panel panel{title, "step", y_label, false, false, y_from_zero, {}};
+    for (const RunLog& log : logs) {
+      if ((log.*quantity).points.empty()) continue;
+      panel.series.push_back(log.*quantity);
+      panel.series.back().name = several ? log.name : "";
+    }
+    if (!panel.series.empty()) panels.push_back(std::move(panel));
+  };
+  add(several ? "Training loss" : "Loss", "cross-entropy per token", false, &RunLog::loss);
+  if (several) {
+    add("Validation loss", "cross-entropy per token", false, &RunLog::validation);
+  } else if (!logs[0].validation.points.empty()) {
+    panels[0].series[0].name = "training";
+    panels[0].series.push_back({"validation", logs[0].validation.points});
+  }
+  add("Learning rate", "", true, &RunLog::rate);
+  add("Gradient norm", "before clipping", true, &RunLog::norm);
+  add("Busiest expert", "tokens over the mean", true, &RunLog::busiest);
+  return panels;
 }
 
 }  // namespace
@@ -124,23 +154,31 @@ void AddPlotCommand(CLI::App& app, int& exit_code) {
       "gnuplot-nox)");
   auto options = std::make_shared<Options>();
   command
-      ->add_option(
-          "report", options->report,
-          "Output of toaster bench --json (- reads standard input), or the output folder of "
-          "toaster train")
+      ->add_option("report", options->reports,
+                   "Output of toaster bench --json (- reads standard input), or the output folder "
+                   "of toaster train; several folders are drawn together, a line each")
       ->envname("TOASTER_REPORT")
       ->required();
   command->add_option("-o,--output", options->output, "The chart, an .svg or .png file")
       ->envname("TOASTER_OUTPUT")
       ->required();
   command->callback([options, &exit_code] {
-    if (std::filesystem::is_directory(options->report)) {
-      DrawChart(PanelsOfRun(options->report), options->output);
+    const std::vector<std::string>& reports = options->reports;
+    const auto is_run = [](const std::string& path) { return std::filesystem::is_directory(path); };
+    if (std::all_of(reports.begin(), reports.end(), is_run)) {
+      DrawChart(PanelsOfRuns(reports), options->output);
       return;
     }
-    const std::string origin = options->report == "-" ? "standard input" : options->report;
-    const nlohmann::json report = ParseJson(ReadInput(options->report), origin);
-    DrawChart(PanelsOf(report, origin), options->output);
+    if (reports.size() > 1) {
+      const auto other = std::find_if_not(reports.begin(), reports.end(), is_run);
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("{}: is no folder of toaster train; only such are drawn together, a "
+                              "report of toaster bench alone",
+                              *other));
+    }
+    const std::string& report = reports[0];
+    const std::string origin = report == "-" ? "standard input" : report;
+    DrawChart(PanelsOf(ParseJson(ReadInput(report), origin), origin), options->output);
     exit_code = 0;
   });
 }

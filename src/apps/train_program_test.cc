@@ -111,6 +111,12 @@ TEST_F(TrainProgram, TrainsAndGoesOnAfterKills) {
   ASSERT_EQ(drawn.exit_code, 0) << drawn.text;
   for (const char* title : {"Loss", "Learning rate", "Gradient norm", "Busiest expert"})
     EXPECT_THAT(test::ReadFile(chart), HasSubstr(title));
+  const test::ProgramOutput together =
+      test::RunProgram("plot " + (folder_.path() / "whole").string() + " " +
+                       (folder_.path() / "killed").string() + " -o " + chart);
+  ASSERT_EQ(together.exit_code, 0) << together.text;
+  for (const char* name : {"whole", "killed", "Training loss", "Busiest expert"})
+    EXPECT_THAT(test::ReadFile(chart), HasSubstr(name));
 }
 
 TEST_F(TrainProgram, NamesWhatIsWrong) {
@@ -127,6 +133,10 @@ TEST_F(TrainProgram, NamesWhatIsWrong) {
   output = test::RunProgram("plot " + folder_.path().string() + " -o x.svg");
   EXPECT_EQ(output.exit_code, 1);
   EXPECT_THAT(output.text, HasSubstr("log.jsonl"));
+  output =
+      test::RunProgram("plot " + folder_.path().string() + " " + config.string() + " -o x.svg");
+  EXPECT_EQ(output.exit_code, 1);
+  EXPECT_THAT(output.text, HasSubstr("wrong.json: is no folder of toaster train"));
 }
 
 using TrainProgramLongTest = TrainProgram;
