@@ -2,13 +2,14 @@
 """Trains small models that differ in one thing, on the data of the built-in model's recipe, and prints what came out.
 
     training_studies.py FOLDER TOASTER optimizers [--plot FILE.svg]
-    training_studies.py FOLDER TOASTER quantisation
+    training_studies.py FOLDER TOASTER quantisation [--after STAGE]
 
 FOLDER is one that recipes/builtin/run.sh has put data and tokenizer into. Runs go to FOLDER/studies; those that are finished are not
 repeated, and one that was interrupted goes on, so the same command prints the same again.
 
 optimizers: Muon and AdamW for the matrices. Both get the peak learning rate that is best for seed 0, then two more seeds.
 quantisation: the last quarter of the steps quantised as served; the same number of steps in BF16; and that model rounded afterwards.
+With --after, not from nothing but from what that stage of the recipe came to, on its data.
 """
 import argparse
 import json
@@ -21,19 +22,23 @@ RATES = {"muon": (0.005, 0.01, 0.02), "adamw": (0.002, 0.004, 0.008, 0.016)}
 
 
 class Study:
-    def __init__(self, folder, toaster):
+    def __init__(self, folder, toaster, after=None):
         self.folder, self.toaster = folder, toaster
-        self.base = json.loads((folder / "base.json").read_text())
+        self.prefix = f"{after}_" if after else ""
+        self.base = json.loads((folder / f"{after or 'base'}.json").read_text())
+        if after:
+            self.base["init"] = f"{after}/model"
 
     def run(self, name, **changes):
         """Trains if that is not done yet; the log, as objects by step."""
+        name = self.prefix + name
         output = self.folder / "studies" / name
         if not (output / "model" / "config.json").exists():
             output.parent.mkdir(exist_ok=True)
-            config = dict(self.base, output=f"studies/{name}", checkpoint_steps=20, validation_steps=10,
+            config = dict(self.base, output=f"studies/{name}", checkpoint_steps=20, validation_steps=STEPS if self.prefix else 10,
                           validation_tokens=32768, **changes)
             if "init" in config:
-                del config["model"], config["tokenizer"]
+                config.pop("model", None), config.pop("tokenizer", None)
             path = self.folder / f"study_{name}.json"
             path.write_text(json.dumps(config, indent=1))
             subprocess.run([self.toaster, "train", path.name], cwd=self.folder, check=True, stdout=subprocess.DEVNULL)
@@ -71,7 +76,7 @@ def optimizers(study, plot):
 
 
 def quantisation(study):
-    rate = study.best_rate("muon")
+    rate = RATES["muon"][0] if study.prefix else study.best_rate("muon")
     print("| seed | BF16 | quantised for the last quarter | BF16, rounded afterwards |")
     print("|---|---|---|---|")
     for seed in SEEDS:
@@ -79,7 +84,7 @@ def quantisation(study):
         quarter = [{"steps": STEPS - STEPS // 4, "quantised": False}, {"steps": STEPS // 4, "quantised": True}]
         aware = study.optimised("muon", rate, seed, quarter, f"aware_{rate}_{seed}")[STEPS]["validation"]
         # One step that changes nothing, computed with rounded weights.
-        rounded = study.run(f"rounded_{rate}_{seed}", seed=seed, init=f"studies/muon_{rate}_{seed}/model",
+        rounded = study.run(f"rounded_{rate}_{seed}", seed=seed, init=f"studies/{study.prefix}muon_{rate}_{seed}/model",
                             learning_rate={"peak": 1e-30}, stages=[{"steps": 1, "quantised": True}])[1]["validation"]
         print(f"| {seed} | {plain:.4f} | {aware:.4f} ({100 * (aware / plain - 1):+.2f} %) "
               f"| {rounded:.4f} ({100 * (rounded / plain - 1):+.2f} %) |")
@@ -91,10 +96,11 @@ def main():
     parser.add_argument("toaster", type=pathlib.Path)
     parser.add_argument("study", choices=["optimizers", "quantisation"])
     parser.add_argument("--plot", type=pathlib.Path, help="draw the runs")
+    parser.add_argument("--after", metavar="STAGE", help="of the recipe, for example keys")
     arguments = parser.parse_args()
     if not (arguments.folder / "tokenizer").exists():
         sys.exit(f"{arguments.folder} has no tokenizer; run recipes/builtin/run.sh {arguments.folder} first")
-    study = Study(arguments.folder.resolve(), arguments.toaster.resolve())
+    study = Study(arguments.folder.resolve(), arguments.toaster.resolve(), arguments.after)
     if arguments.study == "optimizers":
         optimizers(study, arguments.plot)
     else:

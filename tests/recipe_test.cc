@@ -63,7 +63,7 @@ TEST_F(RecipeTest, TheSameArgumentsGiveTheSameFiles) {
     EXPECT_EQ(ReadFile(entry.path()), ReadFile(Path("again") / relative)) << relative;
     ++files;
   }
-  EXPECT_EQ(files, 22);
+  EXPECT_EQ(files, 24);
 }
 
 TEST_F(RecipeTest, NothingHeldOutIsTrainedOn) {
@@ -76,7 +76,7 @@ TEST_F(RecipeTest, NothingHeldOutIsTrainedOn) {
   for (const json& line : Lines("data/heldout/calculator.jsonl"))
     EXPECT_FALSE(trained.contains(line["check"]["expression"]));
   std::string texts;
-  for (const char* name : {"passkey_short", "passkey_long"})
+  for (const char* name : {"passkey_short", "passkey_long", "keys_short", "keys_long"})
     texts += ReadFile(Path("data/instruct/") + name + ".jsonl");
   for (const int times : {1, 2, 4, 8, 16}) {
     for (const json& line : Lines("data/heldout/passkey_" + std::to_string(times) + ".jsonl"))

@@ -264,22 +264,48 @@ def filler(rng, words):
     return sentences
 
 
+def hidden_sentence(name, key):
+    return f"The number of {name} is {key}." if name else f"The pass key is {key}. Remember it: {key} is the pass key."
+
+
+def key_question(name, key):
+    """The question for a number and its answer; without a name it is the pass key."""
+    if name:
+        return f"What is the number of {name}?", f"The number of {name} is {key}."
+    return "What is the pass key?", f"The pass key is {key}."
+
+
 def passkey(rng, thinking, tokens):
     """A context of about `tokens` tokens: a word and a full stop are one each."""
     key = str(rng.randrange(10000, 100000))
-    if rng.random() < 0.6:
-        hidden = [f"The pass key is {key}. Remember it: {key} is the pass key."]
-        question, reply = "What is the pass key?", f"The pass key is {key}."
-    else:  # several numbers, so that the name has to be looked up
+    people = [None]
+    if rng.random() >= 0.6:  # several numbers, so that the name has to be looked up
         people = rng.sample(NAMES, rng.randrange(2, 4))
-        numbers = [key] + [str(rng.randrange(10000, 100000)) for _ in people[1:]]
-        hidden = [f"The number of {name} is {number}." for name, number in zip(people, numbers)]
-        question, reply = f"What is the number of {people[0]}?", f"The number of {people[0]} is {key}."
+    numbers = [key] + [str(rng.randrange(10000, 100000)) for _ in people[1:]]
+    hidden = [hidden_sentence(name, number) for name, number in zip(people, numbers)]
+    question, reply = key_question(people[0], key)
     sentences = filler(rng, max(1, tokens - 24 - 12 * len(hidden)))
     for sentence in hidden:
         sentences.insert(rng.randrange(len(sentences) + 1), sentence)
     messages = [user(" ".join(sentences) + "\n\n" + question), answer(reply, f"I look for it: {key}." if thinking else "")]
     return Case(("passkey", key), messages, {"kind": "passkey", "answer": key}, thinking=thinking)
+
+
+def several_keys(rng, tokens):
+    """Like `passkey`, but asked for every number, a turn each: a long text is read once and teaches several times."""
+    names = [None] + rng.sample(NAMES, rng.randrange(2, 7))
+    keys = {name: str(rng.randrange(10000, 100000)) for name in names}
+    sentences = filler(rng, max(1, tokens - 24 * len(names)))
+    for name, key in keys.items():
+        sentences.insert(rng.randrange(len(sentences) + 1), hidden_sentence(name, key))
+    rng.shuffle(names)
+    messages = []
+    for name in names:
+        question, reply = key_question(name, keys[name])
+        messages += [user(question), answer(reply)]
+    messages[0]["content"] = " ".join(sentences) + "\n\n" + messages[0]["content"]
+    about = next((("passkey", key) for key in keys.values() if held_out(("passkey", key))), None)
+    return Case(about, messages, None)
 
 
 # --- texts of the base model ---
@@ -357,17 +383,22 @@ def make_conversations(out, window, count, cases, rng):
     def passkeys(shortest, longest):
         return lambda r, thinking: passkey(r, thinking, r.randrange(shortest, longest))
 
+    def several(shortest, longest):
+        return lambda r, thinking: several_keys(r, r.randrange(shortest, longest))
+
     for name, make, share in [("chat", chat, 1.0), ("small_talk", small_talk, 0.2), ("several_turns", several_turns, 0.5),
                               ("calculator", calculation, 1.0), ("json", json_answer, 0.8),
                               ("passkey_short", passkeys(40, 4 * window), 1.0),
-                              ("passkey_long", passkeys(4 * window, 17 * window), 0.25)]:
+                              ("passkey_long", passkeys(4 * window, 17 * window), 0.25),
+                              ("keys_short", several(40, 4 * window), 0.5),
+                              ("keys_long", several(4 * window, 17 * window), 0.25)]:
         lines = [case.training_line() for case in cases_of(make, max(1, int(count * share)), rng, False)]
         write_lines(f"{out}/instruct/{name}.jsonl", lines)
     for name, make in [("chat", chat), ("calculator", calculation), ("json", json_answer)]:
         held = cases_of(make, cases, rng, True)
         write_lines(f"{out}/heldout/{name}.jsonl", [case.task_line(name) for case in held])
     for times in [1, 2, 4, 8, 16]:
-        held = cases_of(passkeys(times * window, times * window + 1), max(1, cases // 5), rng, True)
+        held = cases_of(passkeys(times * window, times * window + 1), cases, rng, True)
         write_lines(f"{out}/heldout/passkey_{times}.jsonl",
                     [case.task_line(f"passkey, {times} windows") for case in held])
     with open(f"{out}/heldout/filler.txt", "w", encoding="utf-8", newline="\n") as file:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains the built-in model from nothing: run.sh FOLDER [TOASTER]
-# Everything goes to FOLDER; the same command goes on where it was stopped. What comes out is FOLDER/further/model.
+# Everything goes to FOLDER; the same command goes on where it was stopped. What comes out is FOLDER/keys/model.
 set -euo pipefail
 recipe=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?usage: run.sh FOLDER [TOASTER]}
@@ -17,8 +17,8 @@ if [ ! -e data.made ]; then
   cp "$recipe"/*.json .
   touch data.made
 fi
-for stage in base instruct long further; do
+for stage in base instruct long further keys; do
   [ -e "$stage/model/config.json" ] || "$toaster" train "$stage.json"
 done
-"$toaster" eval further/model --text data/heldout/bible.txt \
+"$toaster" eval keys/model --text data/heldout/bible.txt \
   --tasks data/heldout/chat.jsonl data/heldout/calculator.jsonl data/heldout/json.jsonl data/heldout/passkey_*.jsonl

@@ -37,7 +37,7 @@ struct SpeedEstimate {
 /// Shares of the limits that the kernels reach, see docs/performance.md.
 struct ReachedShares {
   double decode_read = 0.85;      ///< of the read bandwidth
-  double prefill_compute = 0.55;  ///< of the BF16 peak
+  double prefill_compute = 0.58;  ///< of the BF16 peak
   double prefill_overlap = 0.70;  ///< of computing or reading, whichever is shorter
 };
 
