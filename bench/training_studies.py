@@ -71,7 +71,7 @@ def optimizers(study, plot):
         print(f"seed {seed}: AdamW {goal:.3f} after {STEPS} steps; Muon after {step}, "
               f"and {curves['muon', seed][STEPS]:.3f} after {STEPS}")
     if plot:
-        runs = [study.folder / "studies" / f"{optimizer}_{best[optimizer]}_{seed}" for optimizer, seed in curves]
+        runs = [study.folder / "studies" / f"{study.prefix}{optimizer}_{best[optimizer]}_{seed}" for optimizer, seed in curves]
         subprocess.run([study.toaster, "plot", *runs, "-o", plot], check=True)
 
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -37,6 +38,15 @@ std::vector<T> Get(const std::string& name) {
 std::vector<float> Floats(const std::string& name) { return Get<float>(name); }
 
 uint32_t Bits(float x) { return std::bit_cast<uint32_t>(x); }
+
+TEST(UnitsTest, Bf16IsRoundedTheSameWayInWordsOfBothSizes) {
+  for (uint32_t high = 0; high < 1u << 16; ++high) {
+    for (const uint32_t low : {0u, 1u, 0x7FFFu, 0x8000u, 0x8001u, 0xFFFFu}) {
+      const float x = std::bit_cast<float>(high << 16 | low);
+      ASSERT_EQ(Bits(RoundBf16(x)), Bits(Bf16ToFloat(FloatToBf16(x)))) << high << " " << low;
+    }
+  }
+}
 
 TEST(UnitsTest, Bf16) {
   const std::vector<float> in = Floats("bf16.in"), out = Floats("bf16.out");

@@ -5,7 +5,7 @@
 
 #include <utility>
 
-#include "backend/cpu/kernels/avx512_elements.h"
+#include "backend/cpu/kernels/avx512_float_tiles.h"
 #include "backend/cpu/kernels/even_groups.h"
 
 namespace toaster::kernels::avx512 {
@@ -31,14 +31,11 @@ struct Factors {
         _mm512_store_ps(floats + 16 * (s ^ 1), FromBf16(words));
       }
     } else {
-      const __m512i high = _mm512_set1_epi32(static_cast<int>(0xFFFF0000));
       for (int64_t h = 0; h < heads; ++h) {
         for (int64_t s = 0; s < slots; s += 32) {
-          const __m512i words =
-              _mm512_maskz_loadu_epi16(FirstWords(Least(slots - s, 32)), p + h * p_head + s);
-          float* out = floats + h * kFactorSlots + s;
-          _mm512_store_ps(out, AsFloats(_mm512_and_si512(words, high)));
-          _mm512_store_ps(out + 16, AsFloats(_mm512_slli_epi32(words, 16)));
+          const __mmask32 inside = FirstWords(Least(slots - s, 32));
+          StoreSeparated(_mm512_maskz_loadu_epi16(inside, p + h * p_head + s),
+                         floats + h * kFactorSlots + s, 16);
         }
       }
     }
