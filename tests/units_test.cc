@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/hyper_coefficients.h"
 #include "backend/registry.h"
 #include "backend/row_operations.h"
 #include "base/flush_denormals.h"
@@ -235,7 +236,8 @@ TEST(UnitsTest, HyperConnectionCoefficients) {
   const std::vector<float> expected_comb = Floats("hyper.comb");
   std::vector<float> pre(4), post(4), comb(16);
   for (size_t row = 0; row < 8; ++row) {
-    HyperCoefficients(mix.data() + row * 24, parameters, 4, pre.data(), post.data(), comb.data());
+    HyperCoefficients(mix.data() + row * 24, 1, parameters, 4, pre.data(), post.data(),
+                      comb.data());
     for (size_t i = 0; i < 4; ++i) {
       EXPECT_NEAR(pre[i], expected_pre[row * 4 + i], 1e-6 * expected_pre[row * 4 + i]);
       EXPECT_NEAR(post[i], expected_post[row * 4 + i], 1e-6 * expected_post[row * 4 + i]);
@@ -261,7 +263,7 @@ TEST(UnitsTest, SinkhornExample) {
   const Matrix unused;
   const HyperParameters parameters{unused, base_view, scale_view, 20, 1e-6f, 1e-6f};
   std::vector<float> pre(4), post(4), comb(16);
-  HyperCoefficients(mix.data(), parameters, 4, pre.data(), post.data(), comb.data());
+  HyperCoefficients(mix.data(), 1, parameters, 4, pre.data(), post.data(), comb.data());
   const float expected[16] = {0.6353400f, 0.1470384f, 0.1470384f, 0.0705823f,
                               0.1222595f, 0.5683099f, 0.2090703f, 0.1003593f,
                               0.1222595f, 0.2090703f, 0.5683099f, 0.1003593f,

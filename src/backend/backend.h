@@ -190,10 +190,11 @@ class Backend {
   /// comb [rows, n, n].
   virtual void HyperPre(const Tensor& streams, const HyperParameters& parameters, Tensor& input,
                         Tensor& post, Tensor& comb) = 0;
-  /// HC_POST (5.3): streams[k] = post[k] * y + sum over j of comb[j, k] * streams[j]; the sum
-  /// first, j rising, by fused multiply-adds from 0, then post[k] * y added by one more.
+  /// HC_POST (5.3): output[k] = post[k] * y + sum over j of comb[j, k] * streams[j]; the sum
+  /// first, j rising, by fused multiply-adds from 0, then post[k] * y added by one more. `streams`
+  /// and `output` may be the same tensor.
   virtual void HyperPost(const Tensor& y, const Tensor& post, const Tensor& comb,
-                         Tensor& streams) = 0;
+                         const Tensor& streams, Tensor& output) = 0;
   /// HC_HEAD (5.4): output [rows, d].
   virtual void HyperHead(const Tensor& streams, const HyperParameters& parameters,
                          Tensor& output) = 0;

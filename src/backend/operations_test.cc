@@ -210,9 +210,8 @@ TEST_P(OperationsTest, HyperConnections) {
       ExpectSame(comb, expected_comb, "comb");
       Tensor updated, expected_updated;
       updated.CopyFrom(x);
-      expected_updated.CopyFrom(x);
-      cpu_->HyperPost(y, post, comb, updated);
-      reference_->HyperPost(y, post, comb, expected_updated);
+      cpu_->HyperPost(y, post, comb, updated, updated);
+      reference_->HyperPost(y, post, comb, x, expected_updated);
       ExpectSame(updated, expected_updated, "streams");
       cpu_->HyperHead(x, head, output);
       reference_->HyperHead(x, head, expected_output);

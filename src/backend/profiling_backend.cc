@@ -85,8 +85,8 @@ void ProfilingBackend::HyperPre(const Tensor& streams, const HyperParameters& pa
 }
 
 void ProfilingBackend::HyperPost(const Tensor& y, const Tensor& post, const Tensor& comb,
-                                 Tensor& streams) {
-  Measure("hyper-connection write", {}, [&] { inner_->HyperPost(y, post, comb, streams); });
+                                 const Tensor& streams, Tensor& output) {
+  Measure("hyper-connection write", {}, [&] { inner_->HyperPost(y, post, comb, streams, output); });
 }
 
 void ProfilingBackend::HyperHead(const Tensor& streams, const HyperParameters& parameters,

@@ -19,7 +19,8 @@ class ProfilingBackend : public Backend {
              Tensor& output) override;
   void HyperPre(const Tensor& streams, const HyperParameters& parameters, Tensor& input,
                 Tensor& post, Tensor& comb) override;
-  void HyperPost(const Tensor& y, const Tensor& post, const Tensor& comb, Tensor& streams) override;
+  void HyperPost(const Tensor& y, const Tensor& post, const Tensor& comb, const Tensor& streams,
+                 Tensor& output) override;
   void HyperHead(const Tensor& streams, const HyperParameters& parameters, Tensor& output) override;
   void RmsNorm(const Tensor& x, const Vector& weight, float eps, Tensor& output) override;
   void Linear(const Tensor& x, std::span<const Projection> projections) override;

@@ -16,18 +16,6 @@ namespace toaster {
 void NormaliseRowBackward(const float* x, const Vector* weight, int64_t n, float eps,
                           const float* grad_output, float* grad_weight, float* grad_x);
 
-/// From u [(2+n)n] and the gradients of pre, post and comb to grad_u (set), base and scale.
-void HyperCoefficientsBackward(const float* u, const HyperParameters& parameters, int64_t n,
-                               const float* grad_pre, const float* grad_post,
-                               const float* grad_comb, float* grad_u, float* grad_base,
-                               float* grad_scale);
-void HyperHeadCoefficientsBackward(const float* u, const HyperParameters& parameters, int64_t n,
-                                   const float* grad_pre, float* grad_u, float* grad_base,
-                                   float* grad_scale);
-/// Doubly stochastic matrix of section 5.2 backward: logits a [n, n], grad_a set.
-void SinkhornBackward(const float* a, int64_t n, int64_t iterations, float eps,
-                      const float* grad_output, float* grad_a);
-
 /// Gradients of one slot of a pooling window; adds.
 struct PoolSlotGradient {
   float* values;

@@ -17,36 +17,6 @@ namespace {
 
 inline float RoundIf(bool official, float x) { return official ? RoundBf16(x) : x; }
 
-// Doubly stochastic matrix from logits a [n, n], in place (section 5.2): rows j, columns k.
-void Sinkhorn(float* a, int64_t n, int64_t iterations, float eps) {
-  const auto divide_rows = [&] {
-    for (int64_t j = 0; j < n; ++j) {
-      float sum = 0;
-      for (int64_t k = 0; k < n; ++k) sum += a[j * n + k];
-      for (int64_t k = 0; k < n; ++k) a[j * n + k] /= sum + eps;
-    }
-  };
-  const auto divide_columns = [&] {
-    for (int64_t k = 0; k < n; ++k) {
-      float sum = 0;
-      for (int64_t j = 0; j < n; ++j) sum += a[j * n + k];
-      for (int64_t j = 0; j < n; ++j) a[j * n + k] /= sum + eps;
-    }
-  };
-  for (int64_t j = 0; j < n; ++j) {
-    float* row = a + j * n;
-    const float maximum = *std::max_element(row, row + n);
-    float sum = 0;
-    for (int64_t k = 0; k < n; ++k) sum += row[k] = Exp(row[k] - maximum);
-    for (int64_t k = 0; k < n; ++k) row[k] = row[k] / sum + eps;
-  }
-  divide_columns();
-  for (int64_t i = 1; i < iterations; ++i) {
-    divide_rows();
-    divide_columns();
-  }
-}
-
 // Softmax over the slots of each channel, then the weighted sum.
 void Pool(std::span<const PoolSlot> slots, int64_t width, float* pooled) {
   for (int64_t i = 0; i < width; ++i) {
@@ -123,24 +93,6 @@ void ReadEntry(const uint8_t* entry, EntryShape shape, bool official, float* val
   }
 }
 
-void HyperCoefficients(const float* u, const HyperParameters& parameters, int64_t n, float* pre,
-                       float* post, float* comb) {
-  const Vector &base = parameters.base, &scale = parameters.scale;
-  for (int64_t j = 0; j < n; ++j) {
-    pre[j] = Sigmoid(u[j] * scale[0] + base[j]) + parameters.eps;
-    post[j] = 2.0f * Sigmoid(u[n + j] * scale[1] + base[n + j]);
-  }
-  for (int64_t i = 0; i < n * n; ++i) comb[i] = u[2 * n + i] * scale[2] + base[2 * n + i];
-  Sinkhorn(comb, n, parameters.sinkhorn_iterations, parameters.eps);
-}
-
-void HyperHeadCoefficients(const float* u, const HyperParameters& parameters, int64_t n,
-                           float* pre) {
-  for (int64_t j = 0; j < n; ++j) {
-    pre[j] = Sigmoid(u[j] * parameters.scale[0] + parameters.base[j]) + parameters.eps;
-  }
-}
-
 // The streams are walked a block of columns at a time, so that the inner loops run along them.
 constexpr int64_t kStreamColumns = 32;
 
@@ -157,8 +109,8 @@ void ReadStreams(const float* streams, const float* pre, int64_t n, int64_t d, b
   }
 }
 
-void WriteStreams(const float* y, const float* post, const float* comb, int64_t n, int64_t d,
-                  bool official, float* streams) {
+void WriteStreams(const float* y, const float* post, const float* comb, const float* streams,
+                  int64_t n, int64_t d, bool official, float* output) {
   constexpr int64_t kMaxStreams = 16;
   CHECK(n <= kMaxStreams, "{} streams", n);
   float old[kMaxStreams * kStreamColumns];
@@ -172,7 +124,7 @@ void WriteStreams(const float* y, const float* post, const float* comb, int64_t 
         const float factor = comb[j * n + k], *x = old + j * kStreamColumns;
         for (int64_t i = 0; i < columns; ++i) sums[i] = std::fma(factor, x[i], sums[i]);
       }
-      float* to = streams + k * d + begin;
+      float* to = output + k * d + begin;
       for (int64_t i = 0; i < columns; ++i)
         to[i] = RoundIf(official, std::fma(post[k], y[begin + i], sums[i]));
     }

@@ -33,19 +33,12 @@ float IndexWeightScale(int64_t heads, int64_t width);
 void WriteEntry(const float* values, EntryShape shape, bool official, uint8_t* entry);
 void ReadEntry(const uint8_t* entry, EntryShape shape, bool official, float* values);
 
-/// From the products u [(2+n)n] of 5.1 step 2: pre [n], post [n] and comb [n, n] with its Sinkhorn
-/// rounds.
-void HyperCoefficients(const float* u, const HyperParameters& parameters, int64_t n, float* pre,
-                       float* post, float* comb);
-/// pre [n] of 5.4 from u [n].
-void HyperHeadCoefficients(const float* u, const HyperParameters& parameters, int64_t n,
-                           float* pre);
 /// output [d] = sum over j of pre[j] * streams[j], rounded; j rising by fused multiply-adds.
 void ReadStreams(const float* streams, const float* pre, int64_t n, int64_t d, bool official,
                  float* output);
-/// HC_POST on one token's streams [n, d].
-void WriteStreams(const float* y, const float* post, const float* comb, int64_t n, int64_t d,
-                  bool official, float* streams);
+/// HC_POST on one token's streams [n, d]; in place if output is streams.
+void WriteStreams(const float* y, const float* post, const float* comb, const float* streams,
+                  int64_t n, int64_t d, bool official, float* output);
 
 /// One token of a pooling window: D values and D scores.
 struct PoolSlot {

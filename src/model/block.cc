@@ -42,6 +42,12 @@ void LookUpExperts(const BlockContext& block, std::span<const int32_t> tokens,
   }
 }
 
+// Where a result goes: to the tape, if it is wanted there, else to the workspace.
+template <typename Kept, typename Result>
+Result& Place(Kept* kept, Result Kept::*field, Result& otherwise) {
+  return kept == nullptr ? otherwise : kept->*field;
+}
+
 }  // namespace
 
 EntryShape EntryShapeOf(const Config& config) {
@@ -94,43 +100,43 @@ void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBa
   BlockTape* tape = saved ? saved->tape.get() : nullptr;
 
   // Everything that is projected from the layer input, in one pass.
-  std::vector<Projection> projections = {{&weights.wq_a, &w.query_latent}, {&weights.wkv, &w.kv}};
+  Tensor& latent_product = Place(tape, &BlockTape::latent_product, w.query_latent);
+  Tensor& kv_product = Place(tape, &BlockTape::kv_product, w.kv);
+  Tensor& values = Place(tape, &BlockTape::values, w.values);
+  Tensor& scores = Place(tape, &BlockTape::scores, w.scores);
+  Tensor& index_values = Place(tape, &BlockTape::index_values, w.index_values);
+  Tensor& index_gates = Place(tape, &BlockTape::index_gates, w.index_gates);
+  Tensor& index_weights = Place(tape, &BlockTape::index_weights, w.index_weights);
+  std::vector<Projection> projections = {{&weights.wq_a, &latent_product},
+                                         {&weights.wkv, &kv_product}};
   if (ratio != 0) {
-    projections.push_back({&compressor.wkv, &w.values, false});
-    projections.push_back({&compressor.wgate, &w.scores, false});
+    projections.push_back({&compressor.wkv, &values, false});
+    projections.push_back({&compressor.wgate, &scores, false});
   }
   if (ratio == 4) {
-    projections.push_back({&indexer_compressor.wkv, &w.index_values, false});
-    projections.push_back({&indexer_compressor.wgate, &w.index_scores, false});
-    projections.push_back({&weights.indexer.weights_proj, &w.index_weights});
+    projections.push_back({&indexer_compressor.wkv, &index_values, false});
+    projections.push_back({&indexer_compressor.wgate, &index_gates, false});
+    projections.push_back({&weights.indexer.weights_proj, &index_weights});
   }
   backend.Linear(input, projections);
-  if (tape != nullptr) {
-    tape->latent_product.CopyFrom(w.query_latent);
-    tape->kv_product.CopyFrom(w.kv);
-    if (ratio != 0) tape->values.CopyFrom(w.values), tape->scores.CopyFrom(w.scores);
-    if (ratio == 4) {
-      tape->index_values.CopyFrom(w.index_values);
-      tape->index_gates.CopyFrom(w.index_scores);
-    }
-  }
 
   // Queries.
-  backend.RmsNorm(w.query_latent, weights.q_norm, eps, w.query_latent);
-  projections = {{&weights.wq_b, &w.queries}};
-  if (ratio == 4) projections.push_back({&weights.indexer.wq_b, &w.index_queries});
-  backend.Linear(w.query_latent, projections);
-  w.queries.Reshape({rows, config.num_attention_heads, config.head_dim});
-  if (tape != nullptr) {
-    tape->latent.CopyFrom(w.query_latent);
-    tape->query_products.CopyFrom(w.queries);
-  }
-  backend.PrepareQueries(w.queries, eps, batch.rotation);
+  Tensor& latent = Place(tape, &BlockTape::latent, w.query_latent);
+  Tensor& queries = Place(tape, &BlockTape::queries, w.queries);
+  Tensor& index_queries = Place(tape, &BlockTape::index_queries, w.index_queries);
+  backend.RmsNorm(latent_product, weights.q_norm, eps, latent);
+  projections = {{&weights.wq_b, &queries}};
+  if (ratio == 4) projections.push_back({&weights.indexer.wq_b, &index_queries});
+  backend.Linear(latent, projections);
+  queries.Reshape({rows, config.num_attention_heads, config.head_dim});
+  if (tape != nullptr) tape->query_products.CopyFrom(queries);
+  backend.PrepareQueries(queries, eps, batch.rotation);
 
   // Window entries of this chunk.
-  backend.RmsNorm(w.kv, weights.kv_norm, eps, w.kv);
-  w.entries.Resize(rows * row_bytes);
-  backend.StoreEntries(w.kv, shape, batch.rotation, w.entries.data());
+  AlignedArray<uint8_t>& window_entries = Place(tape, &BlockTape::entries, w.entries);
+  backend.RmsNorm(kv_product, weights.kv_norm, eps, w.kv);
+  window_entries.Resize(rows * row_bytes);
+  backend.StoreEntries(w.kv, shape, batch.rotation, window_entries.data());
 
   // Compressed entries, and which of them each row sees.
   w.sources.clear();
@@ -140,7 +146,7 @@ void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBa
   for (size_t s = 0; s < batch.segments.size(); ++s) {
     BlockCache& cache = *batch.caches[s];
     w.sources.push_back({cache.window.data(),
-                         w.entries.data() + batch.segments[s].first_row * row_bytes,
+                         window_entries.data() + batch.segments[s].first_row * row_bytes,
                          ratio == 0 ? nullptr : &cache.entries});
     w.targets.push_back({&cache.tail, &cache.entries});
     w.index_targets.push_back({&cache.indexer_tail, &cache.keys});
@@ -148,45 +154,36 @@ void ForwardAttention(Backend& backend, const BlockContext& block, const BlockBa
   }
   w.selection.all = true;
   if (ratio != 0)
-    RunCompressor(backend, block, batch, compressor, false, w.values, w.scores, w.targets);
+    RunCompressor(backend, block, batch, compressor, false, values, scores, w.targets);
   if (ratio == 4) {
-    RunCompressor(backend, block, batch, indexer_compressor, true, w.index_values, w.index_scores,
+    RunCompressor(backend, block, batch, indexer_compressor, true, index_values, index_gates,
                   w.index_targets);
     const bool choose = std::any_of(w.keys.begin(), w.keys.end(), [&](const PagedRows* keys) {
       return keys->size() > config.index_topk;
     });
     if (choose || saved != nullptr) {
       for (const PagedRows* keys : w.keys) keys->NeedAll();
-      w.index_queries.Reshape({rows, config.index_n_heads, config.index_head_dim});
-      backend.SelectEntries(w.index_queries, w.index_weights, batch.rotation, batch.segments,
-                            w.keys, config.index_topk, w.selection,
-                            saved ? &saved->index_scores : nullptr);
+      index_queries.Reshape({rows, config.index_n_heads, config.index_head_dim});
+      backend.SelectEntries(index_queries, index_weights, batch.rotation, batch.segments, w.keys,
+                            config.index_topk, w.selection,
+                            saved != nullptr && tape == nullptr ? &saved->index_scores : nullptr);
     }
   }
 
   if (ratio != 0) NeedSelected(batch, w.selection);
   const AttendParameters parameters{config.sliding_window, ratio, shape, weights.attn_sink,
                                     w.selection};
-  backend.Attend(w.queries, parameters, batch.rotation, batch.segments, w.sources, w.attended);
+  Tensor& attended = Place(tape, &BlockTape::attended, w.attended);
+  Tensor& grouped = Place(tape, &BlockTape::grouped, w.grouped);
+  backend.Attend(queries, parameters, batch.rotation, batch.segments, w.sources, attended);
   for (size_t s = 0; s < batch.segments.size(); ++s) {
     const Segment& segment = batch.segments[s];
     batch.caches[s]->KeepWindow(w.sources[s].chunk, segment.start, segment.rows, row_bytes,
                                 config.sliding_window);
   }
-  w.attended.Reshape({rows, config.num_attention_heads * config.head_dim});
-  backend.GroupedLinear(w.attended, weights.wo_a, config.o_groups, w.grouped);
-  backend.Linear(w.grouped, std::vector<Projection>{{&weights.wo_b, &output}});
-  if (tape != nullptr) {
-    tape->queries.CopyFrom(w.queries);
-    tape->entries.Resize(w.entries.size());
-    std::copy_n(w.entries.data(), w.entries.size(), tape->entries.data());
-    if (ratio == 4) {
-      tape->index_queries.CopyFrom(w.index_queries);
-      tape->index_weights.CopyFrom(w.index_weights);
-    }
-    tape->attended.CopyFrom(w.attended);
-    tape->grouped.CopyFrom(w.grouped);
-  }
+  attended.Reshape({rows, config.num_attention_heads * config.head_dim});
+  backend.GroupedLinear(attended, weights.wo_a, config.o_groups, grouped);
+  backend.Linear(grouped, std::vector<Projection>{{&weights.wo_b, &output}});
   if (saved != nullptr) saved->selection = w.selection;
 }
 
@@ -235,44 +232,40 @@ void ForecastExperts(Backend& backend, const BlockContext& block, std::span<cons
 
 void ForwardAttentionHalf(Backend& backend, const BlockContext& block, const BlockBatch& batch,
                           Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved) {
-  const Config& config = block.config;
   BlockWorkspace& w = workspace;
   BlockTape* tape = saved ? saved->tape.get() : nullptr;
-  if (tape != nullptr) tape->streams.CopyFrom(streams);
-  backend.HyperPre(streams, HyperParametersFor(config, block.weights.hc_attn), w.input, w.post,
-                   w.comb);
-  if (tape != nullptr) {
-    tape->attn_read.CopyFrom(w.input);
-    tape->attn_post.CopyFrom(w.post);
-    tape->attn_comb.CopyFrom(w.comb);
-  }
-  backend.RmsNorm(w.input, block.weights.attn_norm, static_cast<float>(config.rms_norm_eps),
-                  w.normed);
-  if (saved != nullptr) saved->attn_in.CopyFrom(w.normed);
-  ForwardAttention(backend, block, batch, w.normed, w, w.sub_output, saved);
-  if (saved != nullptr) saved->attn_out.CopyFrom(w.sub_output);
-  backend.HyperPost(w.sub_output, w.post, w.comb, streams);
+  Tensor& read = Place(tape, &BlockTape::attn_read, w.input);
+  Tensor& input = Place(saved, &BlockSaved::attn_in, w.normed);
+  Tensor& output = Place(saved, &BlockSaved::attn_out, w.sub_output);
+  Tensor& before = Place(tape, &BlockTape::streams, streams);
+  Tensor& post = Place(tape, &BlockTape::attn_post, w.post);
+  Tensor& comb = Place(tape, &BlockTape::attn_comb, w.comb);
+  if (tape != nullptr) std::swap(before, streams);
+  backend.HyperPre(before, HyperParametersFor(block.config, block.weights.hc_attn), read, post,
+                   comb);
+  backend.RmsNorm(read, block.weights.attn_norm, static_cast<float>(block.config.rms_norm_eps),
+                  input);
+  ForwardAttention(backend, block, batch, input, w, output, saved);
+  backend.HyperPost(output, post, comb, before, streams);
 }
 
 void ForwardMoeHalf(Backend& backend, const BlockContext& block, const BlockBatch& batch,
                     Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved) {
-  const Config& config = block.config;
   BlockWorkspace& w = workspace;
   BlockTape* tape = saved ? saved->tape.get() : nullptr;
-  if (tape != nullptr) tape->middle.CopyFrom(streams);
-  backend.HyperPre(streams, HyperParametersFor(config, block.weights.hc_ffn), w.input, w.post,
-                   w.comb);
-  if (tape != nullptr) {
-    tape->ffn_read.CopyFrom(w.input);
-    tape->ffn_post.CopyFrom(w.post);
-    tape->ffn_comb.CopyFrom(w.comb);
-  }
-  backend.RmsNorm(w.input, block.weights.ffn_norm, static_cast<float>(config.rms_norm_eps),
-                  w.normed);
-  if (saved != nullptr) saved->ffn_in.CopyFrom(w.normed);
-  ForwardMoe(backend, block, batch.tokens, w.normed, w, w.sub_output, saved);
-  if (saved != nullptr) saved->ffn_out.CopyFrom(w.sub_output);
-  backend.HyperPost(w.sub_output, w.post, w.comb, streams);
+  Tensor& read = Place(tape, &BlockTape::ffn_read, w.input);
+  Tensor& input = Place(saved, &BlockSaved::ffn_in, w.normed);
+  Tensor& output = Place(saved, &BlockSaved::ffn_out, w.sub_output);
+  Tensor& before = Place(tape, &BlockTape::middle, streams);
+  Tensor& post = Place(tape, &BlockTape::ffn_post, w.post);
+  Tensor& comb = Place(tape, &BlockTape::ffn_comb, w.comb);
+  if (tape != nullptr) std::swap(before, streams);
+  backend.HyperPre(before, HyperParametersFor(block.config, block.weights.hc_ffn), read, post,
+                   comb);
+  backend.RmsNorm(read, block.weights.ffn_norm, static_cast<float>(block.config.rms_norm_eps),
+                  input);
+  ForwardMoe(backend, block, batch.tokens, input, w, output, saved);
+  backend.HyperPost(output, post, comb, before, streams);
 }
 
 void ForwardBlock(Backend& backend, const BlockContext& block, const BlockBatch& batch,

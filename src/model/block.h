@@ -70,7 +70,7 @@ struct BlockSaved {
   Routing routing;
   Selection selection;  ///< `all` unless the layer's ratio is 4
   Tensor index_scores;  ///< [rows, keys], -infinity where a block is not complete; empty unless the
-                        ///< ratio is 4
+                        ///< ratio is 4, not kept with a tape
   std::unique_ptr<BlockTape> tape;  ///< filled if it is there
 };
 
@@ -78,7 +78,7 @@ struct BlockSaved {
 struct BlockWorkspace {
   Tensor input, post, comb, normed, sub_output;
   Tensor query_latent, queries, kv, attended, grouped;
-  Tensor values, scores, index_values, index_scores, index_queries, index_weights;
+  Tensor values, scores, index_values, index_gates, index_queries, index_weights;
   AlignedArray<uint8_t> entries;
   Selection selection;
   Routing routing, forecast;

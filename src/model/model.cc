@@ -142,7 +142,7 @@ bool Model::RunHalf(ForwardPass& pass, ForwardSaved* saved) {
   forecast();
   ForwardMoeHalf(backend_, Block(layer), batch, pass.streams, workspace_, results);
   forecast();
-  if (keep != nullptr) keep->hidden.CopyFrom(pass.streams);
+  if (keep != nullptr && !saved->for_backward) keep->hidden.CopyFrom(pass.streams);
   if (pass.halves_done < halves()) return true;
   for (const SequenceChunk& chunk : pass.chunks)
     chunk.cache->Advance(static_cast<int64_t>(chunk.tokens.size()));
@@ -234,7 +234,7 @@ void Model::ForwardDraft(int64_t draft, std::span<const SequenceChunk> chunks,
     if (keep && results->tape == nullptr) results->tape = std::make_unique<BlockTape>();
   }
   ForwardBlock(backend_, Block(index), batch, output, workspace_, results);
-  if (saved != nullptr) saved->blocks[0].hidden.CopyFrom(output);
+  if (saved != nullptr && !keep) saved->blocks[0].hidden.CopyFrom(output);
   for (const SequenceChunk& chunk : chunks)
     chunk.cache->AdvanceDraft(draft, static_cast<int64_t>(chunk.tokens.size()));
 }

@@ -41,7 +41,7 @@ struct ForwardSaved {
   Tensor embed;  ///< [rows, 1, d]
   struct Block {
     BlockSaved results;
-    Tensor hidden;  ///< [rows, hc_mult, d]
+    Tensor hidden;  ///< [rows, hc_mult, d]; not kept for backward
   };
   std::vector<Block> blocks;
   /// Whether the blocks keep what BackwardBlock() needs; set by the caller.

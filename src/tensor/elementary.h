@@ -20,10 +20,10 @@ static constexpr float kExpPolynomial[6] = {0x1p-1f,        0x1.555556p-3f,  0x1
                                             0x1.1110c6p-7f, 0x1.6d4366p-10f, 0x1.a151bcp-13f};
 
 /// e^x. Under flushed denormals results below 2^-126 are 0. NaN stays NaN.
-static inline float Exp(float x) {
-  if (x > kExpOverflow) return __builtin_bit_cast(float, 0x7F800000u);
-  if (x < kExpUnderflow) return 0.0f;
-  if (x != x) return x;
+static inline float Exp(float value) {
+  // Without branches, so that compilers make vectors of loops: e^0 where the steps do not hold.
+  const bool inside = value >= kExpUnderflow && value <= kExpOverflow;
+  const float x = inside ? value : 0.0f;
   const float n = __builtin_nearbyintf(x * kLog2E);
   float r = __builtin_fmaf(-n, kLn2High, x);
   r = __builtin_fmaf(-n, kLn2Low, r);
@@ -34,7 +34,9 @@ static inline float Exp(float x) {
   const int whole = static_cast<int>(n), half = whole >> 1;
   const float scale_a = __builtin_bit_cast(float, static_cast<uint32_t>(half + 127) << 23);
   const float scale_b = __builtin_bit_cast(float, static_cast<uint32_t>(whole - half + 127) << 23);
-  return y * scale_a * scale_b;
+  const float infinity = __builtin_bit_cast(float, 0x7F800000u);
+  const float outside = value > kExpOverflow ? infinity : value < kExpUnderflow ? 0.0f : value;
+  return inside ? y * scale_a * scale_b : outside;
 }
 
 /// 1 / (1 + e^-x).

@@ -74,6 +74,11 @@ class Tensor {
     }
     data_.Resize(size);
   }
+  void ReshapeLike(const Tensor& other) {
+    dimensions_ = other.dimensions_;
+    shape_ = other.shape_;
+    data_.Resize(other.size());
+  }
   int dimensions() const { return dimensions_; }
   int64_t extent(int dimension) const { return shape_[static_cast<size_t>(dimension)]; }
   int64_t size() const { return data_.size(); }
@@ -89,9 +94,7 @@ class Tensor {
 
   void Fill(float value) { std::fill_n(data(), size(), value); }
   void CopyFrom(const Tensor& other) {
-    dimensions_ = other.dimensions_;
-    shape_ = other.shape_;
-    data_.Resize(other.size());
+    ReshapeLike(other);
     std::copy_n(other.data(), other.size(), data());
   }
 

@@ -7,13 +7,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "backend/cpu/cpu_backward.h"
 #include "backend/row_operations.h"
 #include "tensor/elementary.h"
+#include "tensor/maximum.h"
 #include "tensor/rotate.h"
+#include "tensor/summation.h"
 
 namespace toaster {
 
@@ -63,12 +64,12 @@ class Panel {
       std::fill_n(floats_.data(), size, 0.0f);
     }
   }
-  void Set(int64_t row, int64_t column, float x) {
-    if (bf16_) {
-      words_[row * stride + column] = FloatToBf16(x);
-    } else {
-      floats_[row * stride + column] = x;
-    }
+  // x[e] in column columns[e] of a row.
+  void SetNumbers(int64_t row, const std::vector<int32_t>& columns, const float* x) {
+    const int64_t at = row * stride;
+    for (size_t e = 0; bf16_ && e < columns.size(); ++e)
+      words_[at + columns[e]] = FloatToBf16(x[e]);
+    for (size_t e = 0; !bf16_ && e < columns.size(); ++e) floats_[at + columns[e]] = x[e];
   }
   void SetRow(int64_t row, const float* x) {
     if (bf16_) {
@@ -159,13 +160,14 @@ void CpuBackward::AttendBlockBackward(const AttendBlock& block, Scratch& scratch
   // does not see keep 0.
   Panel weights(kernels_, 2 * n, m, bf16);
   std::vector<int32_t> visible;
+  AlignedArray<float> seen_numbers;
   std::fill_n(block.grad_sink, heads, 0.0f);
   for (int64_t i = 0; i < queries; ++i) {
     const int64_t at = block.begin + i, row = block.segment.first_row + at;
     visible.clear();
     for (int64_t p = std::max<int64_t>(0, at - parameters.window + 1); p <= at; ++p)
       visible.push_back(static_cast<int32_t>(p - first));
-    const size_t first_entry = visible.size();
+    const auto first_entry = static_cast<int64_t>(visible.size());
     if (parameters.ratio > 0 && parameters.selection.all) {
       for (int64_t j = 0; j < (at + 1) / parameters.ratio; ++j)
         visible.push_back(static_cast<int32_t>(seen + j));
@@ -176,25 +178,31 @@ void CpuBackward::AttendBlockBackward(const AttendBlock& block, Scratch& scratch
     std::vector<float>* kept = nullptr;
     if (block.probabilities != nullptr) {
       kept = &(*block.probabilities)[static_cast<size_t>(row)];
-      kept->assign(visible.size() - first_entry, 0.0f);
+      kept->assign(visible.size() - static_cast<size_t>(first_entry), 0.0f);
     }
+    // What is seen side by side, so that the loops between are ones of vectors.
+    const auto count = static_cast<int64_t>(visible.size());
+    seen_numbers.Resize(2 * count);
+    float *p = seen_numbers.data(), *slope = p + count;
     for (int64_t head = 0; head < heads; ++head) {
-      float* s = scores.Row(i * heads + head);
-      const float* g = grad_weights.Row(i * heads + head);
-      float maximum = -std::numeric_limits<float>::infinity();
-      for (const int32_t j : visible) maximum = std::max(maximum, s[j] *= scale);
-      const float sink = Exp(parameters.sink[head] - maximum);
-      float total = sink, dot = 0;
-      for (const int32_t j : visible) total += s[j] = Exp(s[j] - maximum);
-      for (const int32_t j : visible) dot = std::fma(s[j] /= total, g[j], dot);
-      block.grad_sink[head] -= sink / total * dot;
-      for (size_t e = 0; e < visible.size(); ++e) {
-        const int32_t j = visible[e];
-        const float p = s[j];
-        weights.Set(i * heads + head, j, p * (g[j] - dot) * scale);
-        weights.Set(n + i * heads + head, j, p);
-        if (kept != nullptr && e >= first_entry) (*kept)[e - first_entry] += p;
+      const float *s = scores.Row(i * heads + head), *g = grad_weights.Row(i * heads + head);
+      for (int64_t e = 0; e < count; ++e) {
+        const int32_t j = visible[static_cast<size_t>(e)];
+        p[e] = s[j] * scale;
+        slope[e] = g[j];
       }
+      const float maximum = MaxFloat(p, count);
+      const float sink = Exp(parameters.sink[head] - maximum);
+      for (int64_t e = 0; e < count; ++e) p[e] = Exp(p[e] - maximum);
+      const float total = sink + SumFloat(p, count);
+      for (int64_t e = 0; e < count; ++e) p[e] /= total;
+      const float dot = DotFloat(p, slope, count);
+      block.grad_sink[head] -= sink / total * dot;
+      for (int64_t e = 0; e < count; ++e) slope[e] = p[e] * (slope[e] - dot) * scale;
+      weights.SetNumbers(i * heads + head, visible, slope);
+      weights.SetNumbers(n + i * heads + head, visible, p);
+      for (int64_t e = first_entry; kept != nullptr && e < count; ++e)
+        (*kept)[static_cast<size_t>(e - first_entry)] += p[e];
     }
   }
   Tensor grad_queries;

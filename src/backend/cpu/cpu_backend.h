@@ -19,7 +19,8 @@ class CpuBackend : public Backend {
              Tensor& output) override;
   void HyperPre(const Tensor& streams, const HyperParameters& parameters, Tensor& input,
                 Tensor& post, Tensor& comb) override;
-  void HyperPost(const Tensor& y, const Tensor& post, const Tensor& comb, Tensor& streams) override;
+  void HyperPost(const Tensor& y, const Tensor& post, const Tensor& comb, const Tensor& streams,
+                 Tensor& output) override;
   void HyperHead(const Tensor& streams, const HyperParameters& parameters, Tensor& output) override;
   void RmsNorm(const Tensor& x, const Vector& weight, float eps, Tensor& output) override;
   void Linear(const Tensor& x, std::span<const Projection> projections) override;
@@ -77,10 +78,16 @@ class CpuBackend : public Backend {
   void PackRow(const float* x, int64_t width, bool quantise, PackedRows& rows, int64_t row) const;
   void Pack(const Tensor& x, bool quantise, PackedRows& rows);
   void Multiply(const Product& product, Scratch& scratch) const;
-  /// Rows per piece of a product, so that every thread has a few pieces; divides 128.
-  int64_t PieceRows(int64_t rows) const;
+  /// How a product is cut into pieces, so that every thread has a few: into tokens first, since
+  /// each piece prepares its tokens' inputs anew. `rows` divides 128.
+  struct PieceShape {
+    int64_t rows, tokens;
+  };
+  PieceShape PiecesOf(int64_t rows, int64_t tokens) const;
   /// The products and root mean squares of 5.1 steps 1 and 2 for every token: [rows, mixes].
   void HyperMix(const Tensor& streams, const HyperParameters& parameters, Tensor& mixes);
+  /// Row `row` of the mixes times the factor of RMSNorm over streams [fn.columns].
+  void ScaleMixes(const float* streams, const HyperParameters& parameters, int64_t row);
   void AttendHeads(const Tensor& q, const AttendParameters& parameters, const Rotation& rotation,
                    const Segment& segment, const AttendSource& source, int64_t index,
                    int64_t head_begin, int64_t head_end, Scratch& scratch, Tensor& output) const;

@@ -94,6 +94,7 @@ class CpuBackward : public BackwardBackend {
   /// One expert's rows and what is computed on them.
   struct ExpertRows {
     Tensor inputs, grads, gate, up, activation, grad_activation, grad_gate, grad_up, grad_inputs;
+    std::vector<float> weights, grad_weights;
   };
 
   void ForRows(int64_t rows, int64_t grain, const std::function<void(int64_t)>& body);
@@ -104,18 +105,20 @@ class CpuBackward : public BackwardBackend {
   void PackWeight(const Matrix& weight, int64_t first, int64_t count, bool bf16, Operand& operand);
   /// c[i * c_stride + j] = sum of a.row(i) * b.row(j).
   void Multiply(const Operand& a, const Operand& b, float* c, int64_t c_stride);
-  /// c[i * c_stride + j] += sum over rows s of v of p(i, s) * v(s, j), in their order; p is given
-  /// by rows i, or `turned` by rows s. Nothing has to be transposed for the products of a backward
-  /// pass.
-  void Accumulate(const Operand& p, bool turned, const Operand& v, float* c, int64_t c_stride);
+  /// c[i * c_stride + j] = sum over rows s of v of p(i, s) * v(s, j), in their order, after what is
+  /// there if it is to be added to; p is given by rows i, or `turned` by rows s. Nothing has to be
+  /// transposed for the products of a backward pass.
+  void Accumulate(const Operand& p, bool turned, const Operand& v, float* c, int64_t c_stride,
+                  bool add);
   /// Rows [top, top + rows) and columns [left, left + columns) of the same; c is the piece's first
   /// number, `columns` with BF16 a multiple of 32.
   void AccumulatePiece(const Operand& p, bool turned, const Operand& v, int64_t top, int64_t rows,
                        int64_t left, int64_t columns, float* c, int64_t c_stride) const;
-  /// See ReferenceBackward::Product; x is as the layer got it. `bf16`: which operands.
+  /// See ReferenceBackward::Product; x is as the layer got it. `bf16`: which operands. `add`: to
+  /// grad_x, else it is set.
   void Product(const float* x, int64_t x_stride, bool quantise, const Matrix& weight, int64_t first,
                int64_t count, const float* grad_y, int64_t y_stride, int64_t tokens, bool bf16,
-               float* grad_weight, float* grad_x, int64_t grad_x_stride);
+               float* grad_weight, float* grad_x, int64_t grad_x_stride, bool add);
   /// Exp(logit - maximum) and the sum of them: as floats in place, or as BF16 `numerators`, filled
   /// up with zeros. Rows have room for the padding.
   double Softmax(float* logits, int64_t vocabulary, float maximum, uint16_t* numerators) const;
@@ -126,8 +129,10 @@ class CpuBackward : public BackwardBackend {
   void HyperBackward(const Tensor& streams, const HyperParameters& parameters, bool head,
                      const Tensor& grad_read, const Tensor* grad_post, const Tensor* grad_comb,
                      const HyperGradients& gradients, Tensor& grad_streams);
-  void Expert(const ExpertMatrices& expert, const std::vector<float>& weights, float limit,
-              const ExpertGradients& gradients, ExpertRows& rows, float* grad_weights);
+  /// From an expert's inputs [rows, d], the gradients of its outputs and `expert_rows_.weights` to
+  /// grad_inputs (set) and `expert_rows_.grad_weights`.
+  void Expert(const ExpertMatrices& expert, const Tensor& inputs, const Tensor& grads, float limit,
+              const ExpertGradients& gradients, Tensor& grad_inputs);
   /// On the calling thread, or on all of them together.
   void OrthogonaliseOne(const MatrixSpan& matrix, bool together, NewtonSchulz& work);
   struct AttendBlock;

@@ -43,22 +43,21 @@ void CpuBackward::Route(const Tensor& x, const RouteParameters& parameters, cons
     balance.value /= static_cast<double>(rows);
   }
   Product(x.data(), x.width(), false, parameters.gate, 0, count, grad.data(), count, rows, false,
-          grad_gate, grad_x.data(), x.width());
+          grad_gate, grad_x.data(), x.width(), true);
 }
 
-void CpuBackward::Expert(const ExpertMatrices& expert, const std::vector<float>& weights,
-                         float limit, const ExpertGradients& gradients, ExpertRows& r,
-                         float* grad_weights) {
-  const int64_t rows = r.inputs.rows(), d = r.inputs.width(), f = expert.w1->rows;
+void CpuBackward::Expert(const ExpertMatrices& expert, const Tensor& inputs, const Tensor& grads,
+                         float limit, const ExpertGradients& gradients, Tensor& grad_inputs) {
+  ExpertRows& r = expert_rows_;
+  const int64_t rows = inputs.rows(), d = inputs.width(), f = expert.w1->rows;
   for (Tensor* tensor :
        {&r.gate, &r.up, &r.activation, &r.grad_activation, &r.grad_gate, &r.grad_up})
     tensor->Reshape({rows, f});
-  r.grad_inputs.Reshape({rows, d});
-  r.grad_inputs.Fill(0);
-  r.grad_activation.Fill(0);
+  grad_inputs.Reshape({rows, d});
+  r.grad_weights.resize(static_cast<size_t>(rows));
   // Forward again, as far as the activation.
   const bool bf16 = official();
-  PackRows(r.inputs.data(), rows, d, d, bf16, Quantises(*expert.w1), inputs_);
+  PackRows(inputs.data(), rows, d, d, bf16, Quantises(*expert.w1), inputs_);
   PackWeight(*expert.w1, 0, f, bf16, gate_weight_);
   PackWeight(*expert.w3, 0, f, bf16, up_weight_);
   Multiply(inputs_, gate_weight_, r.gate.data(), f);
@@ -67,22 +66,23 @@ void CpuBackward::Expert(const ExpertMatrices& expert, const std::vector<float>&
     float *gate = r.gate.Row(row), *up = r.up.Row(row), *out = r.activation.Row(row);
     for (int64_t i = 0; i < f; ++i) gate[i] = Round(gate[i]);
     for (int64_t i = 0; i < f; ++i) up[i] = Round(up[i]);
-    kernels_.swiglu(gate, up, f, limit, weights[static_cast<size_t>(row)], out);
+    kernels_.swiglu(gate, up, f, limit, r.weights[static_cast<size_t>(row)], out);
     for (int64_t i = 0; i < f; ++i) out[i] = Round(out[i]);
   });
-  Product(r.activation.data(), f, Quantises(*expert.w2), *expert.w2, 0, d, r.grads.data(), d, rows,
-          official(), gradients.w2, r.grad_activation.data(), f);
+  Product(r.activation.data(), f, Quantises(*expert.w2), *expert.w2, 0, d, grads.data(), d, rows,
+          official(), gradients.w2, r.grad_activation.data(), f, false);
   ForRows(rows, 8, [&](int64_t row) {
-    grad_weights[row] = kernels_.swiglu_backward(
-        r.gate.Row(row), r.up.Row(row), f, limit, weights[static_cast<size_t>(row)],
-        r.grad_activation.Row(row), r.grad_gate.Row(row), r.grad_up.Row(row));
+    const auto at = static_cast<size_t>(row);
+    r.grad_weights[at] = kernels_.swiglu_backward(r.gate.Row(row), r.up.Row(row), f, limit,
+                                                  r.weights[at], r.grad_activation.Row(row),
+                                                  r.grad_gate.Row(row), r.grad_up.Row(row));
   });
   PackRows(r.grad_gate.data(), rows, f, f, bf16, false, a_);
-  Accumulate(a_, false, gate_weight_, r.grad_inputs.data(), d);
-  Accumulate(a_, true, inputs_, gradients.w1, d);
+  Accumulate(a_, false, gate_weight_, grad_inputs.data(), d, false);
+  Accumulate(a_, true, inputs_, gradients.w1, d, true);
   PackRows(r.grad_up.data(), rows, f, f, bf16, false, a_);
-  Accumulate(a_, false, up_weight_, r.grad_inputs.data(), d);
-  Accumulate(a_, true, inputs_, gradients.w3, d);
+  Accumulate(a_, false, up_weight_, grad_inputs.data(), d, true);
+  Accumulate(a_, true, inputs_, gradients.w3, d, true);
 }
 
 void CpuBackward::Experts(const Tensor& x, const Routing& routing,
@@ -91,42 +91,40 @@ void CpuBackward::Experts(const Tensor& x, const Routing& routing,
                           std::span<const ExpertGradients> gradients,
                           const ExpertGradients& shared_gradients, Tensor& grad_x,
                           std::vector<float>& grad_weights) {
+  constexpr int64_t kColumns = 64;  // of a piece of work: a token may have an expert twice
   const int64_t k = routing.experts_per_token, d = x.width();
   ExpertRows& r = expert_rows_;
-  grad_x.Reshape({x.rows(), d});
   grad_weights.assign(routing.experts.size(), 0.0f);
-  std::vector<float> grad(static_cast<size_t>(x.rows()));
-  r.inputs.CopyFrom(x);
-  r.grads.CopyFrom(grad_output);
-  Expert(shared, std::vector<float>(static_cast<size_t>(x.rows()), 1.0f), swiglu_limit,
-         shared_gradients, r, grad.data());
-  grad_x.CopyFrom(r.grad_inputs);
+  r.weights.assign(static_cast<size_t>(x.rows()), 1.0f);
+  Expert(shared, x, grad_output, swiglu_limit, shared_gradients, grad_x);
   std::vector<std::vector<int64_t>> places(experts.size());  // in routing.experts
   for (size_t i = 0; i < routing.experts.size(); ++i)
     places[static_cast<size_t>(routing.experts[i])].push_back(static_cast<int64_t>(i));
   for (size_t e = 0; e < experts.size(); ++e) {
     const auto rows = static_cast<int64_t>(places[e].size());
     if (rows == 0) continue;
-    std::vector<float> weights;
-    for (const int64_t place : places[e])
-      weights.push_back(routing.weights[static_cast<size_t>(place)]);
     r.inputs.Reshape({rows, d});
     r.grads.Reshape({rows, d});
-    grad.resize(static_cast<size_t>(rows));
+    r.weights.resize(static_cast<size_t>(rows));
     ForRows(rows, 16, [&](int64_t i) {
-      const int64_t row = places[e][static_cast<size_t>(i)] / k;
+      const int64_t place = places[e][static_cast<size_t>(i)], row = place / k;
+      r.weights[static_cast<size_t>(i)] = routing.weights[static_cast<size_t>(place)];
       std::copy_n(x.Row(row), d, r.inputs.Row(i));
       std::copy_n(grad_output.Row(row), d, r.grads.Row(i));
     });
-    Expert(experts[e], weights, swiglu_limit, gradients[e], r, grad.data());
+    Expert(experts[e], r.inputs, r.grads, swiglu_limit, gradients[e], r.grad_inputs);
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t place = places[e][static_cast<size_t>(i)];
-      grad_weights[static_cast<size_t>(place)] = grad[static_cast<size_t>(i)];
+      grad_weights[static_cast<size_t>(place)] = r.grad_weights[static_cast<size_t>(i)];
     }
-    for (int64_t i = 0; i < rows; ++i) {
-      float* to = grad_x.Row(places[e][static_cast<size_t>(i)] / k);
-      for (int64_t c = 0; c < d; ++c) to[c] += r.grad_inputs.Row(i)[c];
-    }
+    ForRows((d + kColumns - 1) / kColumns, 1, [&](int64_t piece) {
+      const int64_t begin = piece * kColumns, end = std::min(begin + kColumns, d);
+      for (int64_t i = 0; i < rows; ++i) {
+        const float* from = r.grad_inputs.Row(i);
+        float* to = grad_x.Row(places[e][static_cast<size_t>(i)] / k);
+        for (int64_t c = begin; c < end; ++c) to[c] += from[c];
+      }
+    });
   }
 }
 

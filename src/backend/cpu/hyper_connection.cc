@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/hyper_coefficients.h"
 #include "backend/row_operations.h"
 #include "tensor/summation.h"
 
@@ -39,6 +40,14 @@ void CpuBackend::HyperMix(const Tensor& streams, const HyperParameters& paramete
   });
 }
 
+void CpuBackend::ScaleMixes(const float* streams, const HyperParameters& parameters, int64_t row) {
+  const int64_t width = parameters.fn.columns;
+  const float mean = DotFloat(streams, streams, width) / static_cast<float>(width);
+  const float factor = 1.0f / std::sqrt(mean + parameters.norm_eps);
+  float* u = mixes_.Row(row);
+  for (int64_t i = 0; i < mixes_.width(); ++i) u[i] *= factor;
+}
+
 void CpuBackend::HyperPre(const Tensor& streams, const HyperParameters& parameters, Tensor& input,
                           Tensor& post, Tensor& comb) {
   const int64_t rows = streams.extent(0), n = streams.extent(1), d = streams.extent(2);
@@ -46,26 +55,26 @@ void CpuBackend::HyperPre(const Tensor& streams, const HyperParameters& paramete
   input.Reshape({rows, d});
   post.Reshape({rows, n});
   comb.Reshape({rows, n, n});
-  pool_.ParallelFor(rows, 4, [&](int64_t begin, int64_t end, int) {
-    std::vector<float> pre(static_cast<size_t>(n));
+  pool_.ParallelFor(rows, 8, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> pre(static_cast<size_t>((end - begin) * n));
+    for (int64_t row = begin; row < end; ++row) ScaleMixes(streams.Row(row), parameters, row);
+    HyperCoefficients(mixes_.Row(begin), end - begin, parameters, n, pre.data(), post.Row(begin),
+                      comb.Row(begin));
     for (int64_t row = begin; row < end; ++row) {
-      float* u = mixes_.Row(row);
-      const float mean =
-          DotFloat(streams.Row(row), streams.Row(row), n * d) / static_cast<float>(n * d);
-      const float factor = 1.0f / std::sqrt(mean + parameters.norm_eps);
-      for (int64_t i = 0; i < mixes_.width(); ++i) u[i] *= factor;
-      HyperCoefficients(u, parameters, n, pre.data(), post.Row(row), comb.Row(row));
-      ReadStreams(streams.Row(row), pre.data(), n, d, official(), input.Row(row));
+      ReadStreams(streams.Row(row), pre.data() + (row - begin) * n, n, d, official(),
+                  input.Row(row));
     }
   });
 }
 
 void CpuBackend::HyperPost(const Tensor& y, const Tensor& post, const Tensor& comb,
-                           Tensor& streams) {
+                           const Tensor& streams, Tensor& output) {
   const int64_t n = streams.extent(1), d = streams.extent(2);
+  output.ReshapeLike(streams);
   pool_.ParallelFor(streams.rows(), 4, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
-      WriteStreams(y.Row(row), post.Row(row), comb.Row(row), n, d, official(), streams.Row(row));
+      WriteStreams(y.Row(row), post.Row(row), comb.Row(row), streams.Row(row), n, d, official(),
+                   output.Row(row));
     }
   });
 }
@@ -78,12 +87,8 @@ void CpuBackend::HyperHead(const Tensor& streams, const HyperParameters& paramet
   pool_.ParallelFor(rows, 4, [&](int64_t begin, int64_t end, int) {
     std::vector<float> pre(static_cast<size_t>(n));
     for (int64_t row = begin; row < end; ++row) {
-      float* u = mixes_.Row(row);
-      const float mean =
-          DotFloat(streams.Row(row), streams.Row(row), n * d) / static_cast<float>(n * d);
-      const float factor = 1.0f / std::sqrt(mean + parameters.norm_eps);
-      for (int64_t i = 0; i < mixes_.width(); ++i) u[i] *= factor;
-      HyperHeadCoefficients(u, parameters, n, pre.data());
+      ScaleMixes(streams.Row(row), parameters, row);
+      HyperReadCoefficients(mixes_.Row(row), parameters, n, pre.data());
       ReadStreams(streams.Row(row), pre.data(), n, d, official(), output.Row(row));
     }
   });

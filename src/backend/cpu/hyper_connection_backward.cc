@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "backend/cpu/cpu_backward.h"
-#include "backend/row_gradients.h"
+#include "backend/hyper_coefficients.h"
 #include "tensor/summation.h"
 
 namespace toaster {
@@ -25,48 +25,50 @@ void CpuBackward::HyperBackward(const Tensor& streams, const HyperParameters& pa
   Multiply(a_, b_, mixes_.data(), mixes);
   // Per row: the gradients of base and scale.
   partial_.Reshape({rows, mixes + scales});
-  ForRows(rows, 4, [&](int64_t row) {
-    const float* v = streams.Row(row);
-    float *u = mixes_.Row(row), *sums = partial_.Row(row), *to = grad_streams.Row(row);
-    const float mean = DotFloat(v, v, width) / static_cast<float>(width);
-    const float factor = 1.0f / std::sqrt(mean + parameters.norm_eps);
-    for (int64_t r = 0; r < mixes; ++r) u[r] *= factor;
-    std::vector<float> pre(static_cast<size_t>(n)), grad_pre(pre),
-        grad_u(static_cast<size_t>(mixes));
-    if (head) {
-      HyperHeadCoefficients(u, parameters, n, pre.data());
-    } else {
-      std::vector<float> post(pre), comb(static_cast<size_t>(n * n));
-      HyperCoefficients(u, parameters, n, pre.data(), post.data(), comb.data());
+  pool_.ParallelFor(rows, 8, [&](int64_t begin, int64_t end, int thread) {
+    const int64_t count = end - begin;
+    AlignedArray<float>& work = scratch_[static_cast<size_t>(thread)].tile;
+    work.Resize(count * (1 + n + mixes) + n);
+    float *factors = work.data(), *grad_pre = factors + count, *grad_u = grad_pre + count * n,
+          *pre = grad_u + count * mixes;
+    for (int64_t i = 0; i < count; ++i) {
+      const float *v = streams.Row(begin + i), *g = grad_read.Row(begin + i);
+      float *u = mixes_.Row(begin + i), *to = grad_streams.Row(begin + i);
+      const float mean = DotFloat(v, v, width) / static_cast<float>(width);
+      factors[i] = 1.0f / std::sqrt(mean + parameters.norm_eps);
+      for (int64_t r = 0; r < mixes; ++r) u[r] *= factors[i];
+      HyperReadCoefficients(u, parameters, n, pre);
+      for (int64_t j = 0; j < n; ++j) {
+        grad_pre[i * n + j] = DotFloat(v + j * d, g, d);
+        for (int64_t c = 0; c < d; ++c) to[j * d + c] = std::fma(pre[j], g[c], to[j * d + c]);
+      }
+      if (head) HyperReadCoefficientsBackward(u, parameters, n, grad_pre + i * n, grad_u + i * n);
     }
-    const float* g = grad_read.Row(row);
-    for (int64_t j = 0; j < n; ++j) {
-      grad_pre[static_cast<size_t>(j)] = DotFloat(v + j * d, g, d);
-      for (int64_t i = 0; i < d; ++i)
-        to[j * d + i] = std::fma(pre[static_cast<size_t>(j)], g[i], to[j * d + i]);
+    if (!head) {
+      HyperCoefficientsBackward(mixes_.Row(begin), count, parameters, n, grad_pre,
+                                grad_post->Row(begin), grad_comb->Row(begin), grad_u);
     }
-    std::fill_n(sums, mixes + scales, 0.0f);
-    if (head) {
-      HyperHeadCoefficientsBackward(u, parameters, n, grad_pre.data(), grad_u.data(), sums,
-                                    sums + mixes);
-    } else {
-      HyperCoefficientsBackward(u, parameters, n, grad_pre.data(), grad_post->Row(row),
-                                grad_comb->Row(row), grad_u.data(), sums, sums + mixes);
+    for (int64_t i = 0; i < count; ++i) {
+      const float *v = streams.Row(begin + i), factor = factors[i];
+      float *u = mixes_.Row(begin + i), *to = grad_streams.Row(begin + i), *g = grad_u + i * mixes;
+      float* sums = partial_.Row(begin + i);
+      std::fill_n(sums, mixes + scales, 0.0f);
+      HyperLogitsBackward(u, parameters, n, head, g, sums, sums + mixes);
+      float dot = 0;
+      for (int64_t r = 0; r < mixes; ++r) {
+        dot = std::fma(g[r], u[r], dot);
+        u[r] = g[r] * factor;
+      }
+      const float shrink = dot * factor * factor / static_cast<float>(width);
+      for (int64_t c = 0; c < width; ++c) to[c] = std::fma(-shrink, v[c], to[c]);
     }
-    float dot = 0;
-    for (int64_t r = 0; r < mixes; ++r) {
-      dot = std::fma(grad_u[static_cast<size_t>(r)], u[r], dot);
-      u[r] = grad_u[static_cast<size_t>(r)] * factor;
-    }
-    const float shrink = dot * factor * factor / static_cast<float>(width);
-    for (int64_t i = 0; i < width; ++i) to[i] = std::fma(-shrink, v[i], to[i]);
   });
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t r = 0; r < mixes; ++r) gradients.base[r] += partial_.Row(row)[r];
     for (int64_t s = 0; s < scales; ++s) gradients.scale[s] += partial_.Row(row)[mixes + s];
   }
   Product(streams.data(), width, false, parameters.fn, 0, mixes, mixes_.data(), mixes, rows, false,
-          gradients.fn, grad_streams.data(), width);
+          gradients.fn, grad_streams.data(), width, true);
 }
 
 void CpuBackward::HyperPre(const Tensor& streams, const HyperParameters& parameters,

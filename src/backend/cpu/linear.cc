@@ -43,9 +43,13 @@ void CpuBackend::Pack(const Tensor& x, bool quantise, PackedRows& rows) {
   });
 }
 
-int64_t CpuBackend::PieceRows(int64_t rows) const {
-  int64_t piece = 128;
-  while (piece > 16 && rows / piece < 4 * pool_.threads()) piece /= 2;
+CpuBackend::PieceShape CpuBackend::PiecesOf(int64_t rows, int64_t tokens) const {
+  constexpr int64_t kTokens = 4 * kernels::kFloatPanelTokens;
+  const int64_t wanted = 4 * pool_.threads();
+  PieceShape piece{128, tokens};
+  if (rows / piece.rows < wanted && tokens > kTokens) piece.tokens = kTokens;
+  const int64_t across = tokens / std::max<int64_t>(1, piece.tokens);
+  while (piece.rows > 16 && rows / piece.rows * across < wanted) piece.rows /= 2;
   return piece;
 }
 
@@ -110,7 +114,8 @@ void CpuBackend::Multiply(const Product& product, Scratch& scratch) const {
 void CpuBackend::Linear(const Tensor& x, std::span<const Projection> projections) {
   struct Piece {
     const Projection* projection;
-    int64_t begin, end;
+    int64_t begin, end;   // rows
+    int64_t first, last;  // tokens
   };
   bool any_quantised = false, any_plain = false;
   std::vector<Piece> pieces;
@@ -118,26 +123,30 @@ void CpuBackend::Linear(const Tensor& x, std::span<const Projection> projections
     const Matrix& weight = *projection.weight;
     (weight.quantised() && official() ? any_quantised : any_plain) = true;
     projection.output->Reshape({x.rows(), weight.rows});
-    const int64_t step = PieceRows(weight.rows);
-    for (int64_t begin = 0; begin < weight.rows; begin += step) {
-      pieces.push_back({&projection, begin, std::min(begin + step, weight.rows)});
+    const PieceShape piece = PiecesOf(weight.rows, x.rows());
+    for (int64_t begin = 0; begin < weight.rows; begin += piece.rows) {
+      const int64_t end = std::min(begin + piece.rows, weight.rows);
+      for (int64_t first = 0; first < x.rows(); first += piece.tokens)
+        pieces.push_back(
+            {&projection, begin, end, first, std::min(first + piece.tokens, x.rows())});
     }
   }
   if (any_quantised) Pack(x, true, quantised_);
   if (any_plain) Pack(x, false, plain_);
-  pool_.ParallelFor(static_cast<int64_t>(pieces.size()), 1,
-                    [&](int64_t first, int64_t last, int thread) {
-                      for (int64_t i = first; i < last; ++i) {
-                        const Piece& piece = pieces[static_cast<size_t>(i)];
-                        const Projection& projection = *piece.projection;
-                        const PackedRows& input =
-                            projection.weight->quantised() && official() ? quantised_ : plain_;
-                        Multiply({projection.weight, piece.begin, piece.end, &input, 0,
-                                  input.stride, x.rows(), projection.output->data() + piece.begin,
-                                  projection.weight->rows, projection.round_output},
-                                 scratch_[static_cast<size_t>(thread)]);
-                      }
-                    });
+  pool_.ParallelFor(
+      static_cast<int64_t>(pieces.size()), 1, [&](int64_t first, int64_t last, int thread) {
+        for (int64_t i = first; i < last; ++i) {
+          const Piece& piece = pieces[static_cast<size_t>(i)];
+          const Projection& projection = *piece.projection;
+          const PackedRows& input =
+              projection.weight->quantised() && official() ? quantised_ : plain_;
+          Multiply({projection.weight, piece.begin, piece.end, &input, piece.first * input.stride,
+                    input.stride, piece.last - piece.first,
+                    projection.output->Row(piece.first) + piece.begin, projection.weight->rows,
+                    projection.round_output},
+                   scratch_[static_cast<size_t>(thread)]);
+        }
+      });
 }
 
 void CpuBackend::GroupedLinear(const Tensor& x, const Matrix& weight, int64_t groups,
@@ -149,20 +158,25 @@ void CpuBackend::GroupedLinear(const Tensor& x, const Matrix& weight, int64_t gr
     for (int64_t i = begin; i < end; ++i) PackRow(x.data() + i * k, k, false, plain_, i);
   });
   output.Reshape({x.rows(), weight.rows});
-  std::vector<std::pair<int64_t, int64_t>>
-      pieces;  // rows that lie in one group and in one row of scale tiles
-  const int64_t step = PieceRows(weight.rows);
+  struct Piece {
+    int64_t begin, end;   // rows that lie in one group and in one row of scale tiles
+    int64_t first, last;  // tokens
+  };
+  std::vector<Piece> pieces;
+  const PieceShape piece = PiecesOf(weight.rows, x.rows());
   for (int64_t begin = 0; begin < weight.rows;) {
-    const int64_t end = std::min(begin / step * step + step, begin / rank * rank + rank);
-    pieces.emplace_back(begin, end);
+    const int64_t end =
+        std::min(begin / piece.rows * piece.rows + piece.rows, begin / rank * rank + rank);
+    for (int64_t first = 0; first < x.rows(); first += piece.tokens)
+      pieces.push_back({begin, end, first, std::min(first + piece.tokens, x.rows())});
     begin = end;
   }
   pool_.ParallelFor(
       static_cast<int64_t>(pieces.size()), 1, [&](int64_t first, int64_t last, int thread) {
         for (int64_t i = first; i < last; ++i) {
-          const auto [begin, end] = pieces[static_cast<size_t>(i)];
-          Multiply({&weight, begin, end, &plain_, begin / rank * plain_.stride,
-                    groups * plain_.stride, x.rows(), output.data() + begin, weight.rows, true},
+          const auto [begin, end, from, to] = pieces[static_cast<size_t>(i)];
+          Multiply({&weight, begin, end, &plain_, (from * groups + begin / rank) * plain_.stride,
+                    groups * plain_.stride, to - from, output.Row(from) + begin, weight.rows, true},
                    scratch_[static_cast<size_t>(thread)]);
         }
       });

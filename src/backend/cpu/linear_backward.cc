@@ -8,6 +8,7 @@
 #include "backend/cpu/cpu_backward.h"
 #include "tensor/block_quantization.h"
 #include "tensor/elementary.h"
+#include "tensor/maximum.h"
 #include "tensor/summation.h"
 
 namespace toaster {
@@ -131,7 +132,7 @@ void CpuBackward::Multiply(const Operand& a, const Operand& b, float* c, int64_t
 }
 
 void CpuBackward::Accumulate(const Operand& p, bool turned, const Operand& v, float* c,
-                             int64_t c_stride) {
+                             int64_t c_stride, bool add) {
   constexpr int64_t kRows = 48, kColumns = 256;  // of a piece of the result
   const int64_t rows = turned ? p.inner : p.rows;
   CHECK((turned ? p.rows : p.inner) == v.rows && p.bf16 == v.bf16, "{} and {}", p.inner, v.rows);
@@ -142,6 +143,7 @@ void CpuBackward::Accumulate(const Operand& p, bool turned, const Operand& v, fl
       const int64_t height = std::min(kRows, rows - top),
                     width = std::min(kColumns, v.inner - left), padded = Padded(width);
       float* to = c + top * c_stride + left;
+      for (int64_t i = 0; !add && i < height; ++i) std::fill_n(to + i * c_stride, width, 0.0f);
       if (!p.bf16 || padded == width) {
         AccumulatePiece(p, turned, v, top, height, left, width, to, c_stride);
         continue;
@@ -180,16 +182,16 @@ void CpuBackward::AccumulatePiece(const Operand& p, bool turned, const Operand& 
 void CpuBackward::Product(const float* x, int64_t x_stride, bool quantise, const Matrix& weight,
                           int64_t first, int64_t count, const float* grad_y, int64_t y_stride,
                           int64_t tokens, bool bf16, float* grad_weight, float* grad_x,
-                          int64_t grad_x_stride) {
+                          int64_t grad_x_stride, bool add) {
   if (tokens == 0) return;
   PackRows(grad_y, tokens, count, y_stride, bf16, false, a_);
   if (grad_x != nullptr) {
     PackWeight(weight, first, count, bf16, b_);
-    Accumulate(a_, false, b_, grad_x, grad_x_stride);
+    Accumulate(a_, false, b_, grad_x, grad_x_stride, add);
   }
   if (grad_weight == nullptr) return;
   PackRows(x, tokens, weight.columns, x_stride, bf16, quantise, b_);
-  Accumulate(a_, true, b_, grad_weight, weight.columns);
+  Accumulate(a_, true, b_, grad_weight, weight.columns, true);
 }
 
 void CpuBackward::Linear(const Tensor& x, std::span<const ProjectionGradient> projections,
@@ -198,7 +200,8 @@ void CpuBackward::Linear(const Tensor& x, std::span<const ProjectionGradient> pr
     const Matrix& weight = *projection.weight;
     Product(x.data(), x.width(), Quantises(weight), weight, 0, weight.rows,
             projection.grad_output->data(), weight.rows, x.rows(), official(),
-            projection.grad_weight, grad_x == nullptr ? nullptr : grad_x->data(), weight.columns);
+            projection.grad_weight, grad_x == nullptr ? nullptr : grad_x->data(), weight.columns,
+            true);
   }
 }
 
@@ -206,11 +209,10 @@ void CpuBackward::GroupedLinear(const Tensor& x, const Matrix& weight, int64_t g
                                 const Tensor& grad_output, float* grad_weight, Tensor& grad_x) {
   const int64_t k = weight.columns, rank = weight.rows / groups;
   grad_x.Reshape({x.rows(), groups * k});
-  grad_x.Fill(0);
   for (int64_t group = 0; group < groups; ++group) {
     Product(x.data() + group * k, groups * k, false, weight, group * rank, rank,
             grad_output.data() + group * rank, weight.rows, x.rows(), official(),
-            grad_weight + group * rank * k, grad_x.data() + group * k, groups * k);
+            grad_weight + group * rank * k, grad_x.data() + group * k, groups * k, false);
   }
 }
 
@@ -265,7 +267,7 @@ double CpuBackward::CrossEntropy(const Tensor& x, const Matrix& head,
       const auto at = static_cast<size_t>(begin + i);
       const int32_t target = targets[static_cast<size_t>(counted[at])];
       float* row = logits_.Row(i);
-      const float maximum = *std::max_element(row, row + vocabulary);
+      const float maximum = MaxFloat(row, vocabulary);
       const float logit = row[target];
       uint16_t* numerators = official() ? probabilities_.own_words.data() + i * stride : nullptr;
       const double total = Softmax(row, vocabulary, maximum, numerators);
@@ -279,11 +281,10 @@ double CpuBackward::CrossEntropy(const Tensor& x, const Matrix& head,
       const auto factor = static_cast<float>(weight / total);
       factors[static_cast<size_t>(i)] = factor;
       for (int64_t c = 0; c < d; ++c) part.Row(i)[c] *= factor;
-      std::fill_n(grad.Row(i), d, 0.0f);
     });
-    Accumulate(probabilities_, false, head_, grad.data(), d);
+    Accumulate(probabilities_, false, head_, grad.data(), d, false);
     PackRows(part.data(), rows, d, d, official(), false, b_);
-    Accumulate(probabilities_, true, b_, grad_head, d);
+    Accumulate(probabilities_, true, b_, grad_head, d, true);
     for (int64_t i = 0; i < rows; ++i) {
       float* to = grad_x.Row(counted[static_cast<size_t>(begin + i)]);
       for (int64_t c = 0; c < d; ++c) to[c] = factors[static_cast<size_t>(i)] * grad.Row(i)[c];

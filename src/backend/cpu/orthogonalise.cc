@@ -107,25 +107,29 @@ void CpuBackward::OrthogonaliseOne(const MatrixSpan& matrix, bool together, Newt
     const NewtonSchulzStep factors = NewtonSchulzCoefficients(step);
     each(m, 16, [&](int64_t top) {
       for (int64_t r = top; r < std::min(top + 16, m); ++r) {
-        for (int64_t i = 0; step == 0 && i < n; ++i) y.Row(r)[i] *= factor;
-        pack(y.Row(r), r, work.operand);
+        float* row = y.Row(r);
+        for (int64_t i = 0; step == 0 && i < n; ++i) row[i] *= factor;
+        pack(row, r, work.operand);
       }
     });
     half(work.operand, true, work.operand, gram);
     pack_symmetric(gram);
     half(work.symmetric, false, work.symmetric, square);
     each(n, 32, [&](int64_t top) {
+      const float b = factors.b, c = factors.c;
       for (int64_t r = top; r < std::min(top + 32, n); ++r) {
-        for (int64_t i = 0; i <= r; ++i)
-          square.Row(r)[i] = factors.b * gram.Row(r)[i] + factors.c * square.Row(r)[i];
+        const float* g = gram.Row(r);
+        float* s = square.Row(r);
+        for (int64_t i = 0; i <= r; ++i) s[i] = b * g[i] + c * s[i];
       }
     });
     pack_symmetric(square);
     each(m, kRows, [&](int64_t top) {
       const int64_t rows = std::min(kRows, m - top);
-      for (int64_t i = 0; i < rows * stride; ++i) y.Row(top)[i] *= factors.a;
-      AccumulatePiece(work.operand, false, work.symmetric, top, rows, 0, stride, y.Row(top),
-                      stride);
+      const float a = factors.a;
+      float* to = y.Row(top);
+      for (int64_t i = 0; i < rows * stride; ++i) to[i] *= a;
+      AccumulatePiece(work.operand, false, work.symmetric, top, rows, 0, stride, to, stride);
     });
   }
   each(m, 16, [&](int64_t top) {

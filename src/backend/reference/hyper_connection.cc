@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "backend/hyper_coefficients.h"
 #include "backend/reference/reference_backend.h"
 #include "backend/row_operations.h"
 #include "tensor/summation.h"
@@ -29,16 +30,18 @@ void ReferenceBackend::HyperPre(const Tensor& streams, const HyperParameters& pa
   std::vector<float> u(static_cast<size_t>((2 + n) * n)), pre(static_cast<size_t>(n));
   for (int64_t row = 0; row < rows; ++row) {
     HyperMix(streams.Row(row), n * d, parameters, u.data());
-    HyperCoefficients(u.data(), parameters, n, pre.data(), post.Row(row), comb.Row(row));
+    HyperCoefficients(u.data(), 1, parameters, n, pre.data(), post.Row(row), comb.Row(row));
     ReadStreams(streams.Row(row), pre.data(), n, d, official(), input.Row(row));
   }
 }
 
 void ReferenceBackend::HyperPost(const Tensor& y, const Tensor& post, const Tensor& comb,
-                                 Tensor& streams) {
+                                 const Tensor& streams, Tensor& output) {
   const int64_t n = streams.extent(1), d = streams.extent(2);
+  output.ReshapeLike(streams);
   for (int64_t row = 0; row < streams.rows(); ++row) {
-    WriteStreams(y.Row(row), post.Row(row), comb.Row(row), n, d, official(), streams.Row(row));
+    WriteStreams(y.Row(row), post.Row(row), comb.Row(row), streams.Row(row), n, d, official(),
+                 output.Row(row));
   }
 }
 
@@ -49,7 +52,7 @@ void ReferenceBackend::HyperHead(const Tensor& streams, const HyperParameters& p
   std::vector<float> u(static_cast<size_t>(n)), pre(static_cast<size_t>(n));
   for (int64_t row = 0; row < rows; ++row) {
     HyperMix(streams.Row(row), n * d, parameters, u.data());
-    HyperHeadCoefficients(u.data(), parameters, n, pre.data());
+    HyperReadCoefficients(u.data(), parameters, n, pre.data());
     ReadStreams(streams.Row(row), pre.data(), n, d, official(), output.Row(row));
   }
 }

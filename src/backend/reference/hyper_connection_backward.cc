@@ -3,8 +3,8 @@
 #include <cmath>
 #include <vector>
 
+#include "backend/hyper_coefficients.h"
 #include "backend/reference/reference_backward.h"
-#include "backend/row_gradients.h"
 #include "tensor/summation.h"
 
 namespace toaster {
@@ -71,15 +71,16 @@ void ReferenceBackward::HyperPre(const Tensor& streams, const HyperParameters& p
                                  const Tensor& grad_comb, const HyperGradients& gradients,
                                  Tensor& grad_streams) {
   const int64_t n = streams.extent(1), d = streams.extent(2);
-  std::vector<float> pre(static_cast<size_t>(n)), post(pre), comb(static_cast<size_t>(n * n));
-  std::vector<float> grad_u(static_cast<size_t>((2 + n) * n));
+  std::vector<float> pre(static_cast<size_t>(n)), grad_u(static_cast<size_t>((2 + n) * n));
   for (int64_t row = 0; row < streams.rows(); ++row) {
     Mix mix(streams.Row(row), n * d, parameters);
-    HyperCoefficients(mix.u.data(), parameters, n, pre.data(), post.data(), comb.data());
+    HyperReadCoefficients(mix.u.data(), parameters, n, pre.data());
     const std::vector<float> grad_pre =
         ReadBackward(streams.Row(row), pre, d, grad_input.Row(row), grad_streams.Row(row));
-    HyperCoefficientsBackward(mix.u.data(), parameters, n, grad_pre.data(), grad_post.Row(row),
-                              grad_comb.Row(row), grad_u.data(), gradients.base, gradients.scale);
+    HyperCoefficientsBackward(mix.u.data(), 1, parameters, n, grad_pre.data(), grad_post.Row(row),
+                              grad_comb.Row(row), grad_u.data());
+    HyperLogitsBackward(mix.u.data(), parameters, n, false, grad_u.data(), gradients.base,
+                        gradients.scale);
     mix.Backward(grad_u, gradients.fn, grad_streams.Row(row));
   }
 }
@@ -120,11 +121,12 @@ void ReferenceBackward::HyperHead(const Tensor& streams, const HyperParameters& 
   std::vector<float> pre(static_cast<size_t>(n)), grad_u(static_cast<size_t>(n));
   for (int64_t row = 0; row < streams.rows(); ++row) {
     Mix mix(streams.Row(row), n * d, parameters);
-    HyperHeadCoefficients(mix.u.data(), parameters, n, pre.data());
+    HyperReadCoefficients(mix.u.data(), parameters, n, pre.data());
     const std::vector<float> grad_pre =
         ReadBackward(streams.Row(row), pre, d, grad_output.Row(row), grad_streams.Row(row));
-    HyperHeadCoefficientsBackward(mix.u.data(), parameters, n, grad_pre.data(), grad_u.data(),
-                                  gradients.base, gradients.scale);
+    HyperReadCoefficientsBackward(mix.u.data(), parameters, n, grad_pre.data(), grad_u.data());
+    HyperLogitsBackward(mix.u.data(), parameters, n, true, grad_u.data(), gradients.base,
+                        gradients.scale);
     mix.Backward(grad_u, gradients.fn, grad_streams.Row(row));
   }
 }

@@ -4,9 +4,9 @@
 namespace toaster {
 
 void ReferenceBackend::RmsNorm(const Tensor& x, const Vector& weight, float eps, Tensor& output) {
-  if (&output != &x) output.CopyFrom(x);
+  output.ReshapeLike(x);
   for (int64_t begin = 0; begin < x.size(); begin += weight.size) {
-    NormaliseRow(output.data() + begin, weight, eps, official(), output.data() + begin);
+    NormaliseRow(x.data() + begin, weight, eps, official(), output.data() + begin);
   }
 }
 
