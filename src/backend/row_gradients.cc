@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "tensor/elementary.h"
@@ -15,28 +16,40 @@ void NormaliseRowBackward(const float* x, const Vector* weight, int64_t n, float
   // y = f x w with f = (mean(x^2) + eps)^(-1/2): dx = f (w dy - x f^2 mean(w dy x)).
   const float factor = 1.0f / std::sqrt(DotFloat(x, x, n) / static_cast<float>(n) + eps);
   // Blocks of a width that is known and copies of what grad_x may be: vector instructions.
-  float lanes[kLanes] = {};
-  const auto weighted = [&](int64_t begin, int64_t count, float* g) {
-    for (int64_t i = 0; i < count; ++i)
-      g[i] = weight == nullptr ? grad_output[begin + i]
-                               : grad_output[begin + i] * (*weight)[begin + i];
+  const auto blocks = [&](const auto& body) {
+    int64_t begin = 0;
+    for (; begin + kLanes <= n; begin += kLanes)
+      body(begin, std::integral_constant<int64_t, kLanes>{});
+    if (begin < n) body(begin, n - begin);
   };
-  for (int64_t begin = 0; begin < n; begin += kLanes) {
-    const int64_t count = std::min<int64_t>(kLanes, n - begin);
+  // grad_output times the weight.
+  const auto weighted = [&](int64_t begin, auto count, float* g) {
+    float w[kLanes];
+    if (weight != nullptr && weight->format == NumberFormat::kBf16) {
+      for (int64_t i = 0; i < count; ++i)
+        w[i] = Bf16ToFloat(LoadUnaligned<uint16_t>(weight->data + 2 * (begin + i)));
+    } else {
+      for (int64_t i = 0; i < count; ++i) w[i] = weight == nullptr ? 1.0f : (*weight)[begin + i];
+    }
+    for (int64_t i = 0; i < count; ++i) g[i] = grad_output[begin + i] * w[i];
+  };
+  float lanes[kLanes] = {};
+  blocks([&](int64_t begin, auto count) {
     float g[kLanes];
     weighted(begin, count, g);
     for (int64_t i = 0; i < count; ++i) lanes[i] = std::fma(g[i], x[begin + i], lanes[i]);
-  }
+  });
   const float shrink = FoldLanes(lanes) / static_cast<float>(n) * factor * factor;
-  for (int64_t begin = 0; begin < n; begin += kLanes) {
-    const int64_t count = std::min<int64_t>(kLanes, n - begin);
+  blocks([&](int64_t begin, auto count) {
     float g[kLanes];
     weighted(begin, count, g);
-    for (int64_t i = 0; grad_weight != nullptr && i < count; ++i)
-      grad_weight[begin + i] += grad_output[begin + i] * x[begin + i] * factor;
+    if (grad_weight != nullptr) {
+      for (int64_t i = 0; i < count; ++i)
+        grad_weight[begin + i] += grad_output[begin + i] * x[begin + i] * factor;
+    }
     for (int64_t i = 0; i < count; ++i) g[i] = factor * (g[i] - x[begin + i] * shrink);
-    std::copy_n(g, count, grad_x + begin);
-  }
+    for (int64_t i = 0; i < count; ++i) grad_x[begin + i] = g[i];
+  });
 }
 
 void MakeCompressedRowBackward(std::span<const PoolSlot> slots,

@@ -27,8 +27,12 @@ static inline float Exp(float value) {
   const float n = __builtin_nearbyintf(x * kLog2E);
   float r = __builtin_fmaf(-n, kLn2High, x);
   r = __builtin_fmaf(-n, kLn2Low, r);
-  float p = kExpPolynomial[5];
-  for (int i = 4; i >= 0; --i) p = __builtin_fmaf(p, r, kExpPolynomial[i]);
+  // Written out, because loops inside are no vectors of the loop around.
+  float p = __builtin_fmaf(kExpPolynomial[5], r, kExpPolynomial[4]);
+  p = __builtin_fmaf(p, r, kExpPolynomial[3]);
+  p = __builtin_fmaf(p, r, kExpPolynomial[2]);
+  p = __builtin_fmaf(p, r, kExpPolynomial[1]);
+  p = __builtin_fmaf(p, r, kExpPolynomial[0]);
   const float y = __builtin_fmaf(p, r * r, r) + 1.0f;
   // 2^n in two factors, since 2^128 is no float.
   const int whole = static_cast<int>(n), half = whole >> 1;

@@ -64,11 +64,10 @@ double TrainingPass::Head(const Tensor& streams, const HyperWeights& hyper, cons
 }
 
 void TrainingPass::RunBlock(int64_t index, const BlockSaved& saved, std::span<const int32_t> tokens,
-                            std::span<const Segment> segments, const LossWeights& loss_weights,
-                            LossValues& losses, ParameterArrays& gradients, Tensor& grad_streams) {
+                            std::span<const Segment> segments, const Rotation& rotation,
+                            const LossWeights& loss_weights, LossValues& losses,
+                            ParameterArrays& gradients, Tensor& grad_streams) {
   const Config& config = model_.config();
-  Rotation rotation;
-  model_.MakeRotation(segments, config.ratio(index), rotation);
   std::vector<BlockCache*> caches;
   for (const auto& cache : caches_) caches.push_back(&cache->block(index));
   BlockLosses own;
@@ -118,8 +117,11 @@ void TrainingPass::RunDraft(std::span<const Document> documents, const LossWeigh
       Head(output, weights.hc_head, weights.norm, targets, loss_weights.mtp, gradients, grad);
   Tensor grad_out;
   if (grad_hidden != nullptr) grad_out.CopyFrom(grad);
+  const std::vector<Segment> segments = Segments(chunks);
+  Rotation rotation;
+  model_.MakeRotation(segments, config.ratio(config.num_hidden_layers), rotation);
   std::swap(caches_, caches);
-  RunBlock(config.num_hidden_layers, draft_saved_.blocks[0].results, tokens, Segments(chunks),
+  RunBlock(config.num_hidden_layers, draft_saved_.blocks[0].results, tokens, segments, rotation,
            loss_weights, losses, gradients, grad);
   std::swap(caches_, caches);
   if (grad_hidden != nullptr) Keep(grad, grad_hidden), Keep(grad_out, grad_hidden);
@@ -181,10 +183,14 @@ LossValues TrainingPass::Run(std::span<const Document> documents, const LossWeig
              grad_hidden ? &draft_hidden : nullptr);
   }
   const std::vector<Segment> segments = Segments(chunks);
+  Rotation window_rotation, compressed_rotation;
+  model_.MakeRotation(segments, 0, window_rotation);
+  model_.MakeRotation(segments, 1, compressed_rotation);
   Keep(grad, grad_hidden);
   for (int64_t layer = config.num_hidden_layers - 1; layer >= 0; --layer) {
     RunBlock(layer, saved_.blocks[static_cast<size_t>(layer)].results, tokens, segments,
-             loss_weights, losses, gradients, grad);
+             config.ratio(layer) == 0 ? window_rotation : compressed_rotation, loss_weights, losses,
+             gradients, grad);
     Keep(grad, grad_hidden);
   }
   backward_.Embed(tokens, grad, gradients.Of(weights_.embed));

@@ -68,8 +68,9 @@ class TrainingPass {
                 LossValues& losses, ParameterArrays& gradients, Tensor& grad_streams,
                 std::vector<Tensor>* grad_hidden);
   void RunBlock(int64_t index, const BlockSaved& saved, std::span<const int32_t> tokens,
-                std::span<const Segment> segments, const LossWeights& loss_weights,
-                LossValues& losses, ParameterArrays& gradients, Tensor& grad_streams);
+                std::span<const Segment> segments, const Rotation& rotation,
+                const LossWeights& loss_weights, LossValues& losses, ParameterArrays& gradients,
+                Tensor& grad_streams);
 
   Model& model_;
   const ModelWeights& weights_;

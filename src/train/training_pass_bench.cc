@@ -2,7 +2,7 @@
 // hidden size 256, eight layers of all kinds, eight experts of which two are used, four sequences
 // of 1,024 tokens. Counters: tokens per second, and additions and multiplications in matrix
 // products per second (TrainingFlopsPerToken), and their share of the peak in BF16 products, which
-// is measured before every step: other work on the machine slows both.
+// is measured before and after every step: other work on the machine slows both.
 //
 //   toaster_bench --benchmark_filter=Training
 
@@ -93,17 +93,18 @@ void Training(benchmark::State& state, bool step) {
     }
   };
   run();  // the first step of many also asks for its memory
-  int64_t tokens = 0, steps = 0;
-  double peak = 0, seconds = 0;
+  const auto measure_peak = [&] { return trained.backend->MeasureLimits().bf16_flops_per_s; };
+  int64_t tokens = 0, peaks = 1;
+  double peak = measure_peak(), seconds = 0;
   for (auto _ : state) {
-    state.PauseTiming();
-    peak += trained.backend->MeasureLimits().bf16_flops_per_s;
-    ++steps;
-    state.ResumeTiming();
     const auto start = std::chrono::steady_clock::now();
     run();
     seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     tokens += static_cast<int64_t>(trained.tokens.size());
+    state.PauseTiming();
+    peak += measure_peak();
+    ++peaks;
+    state.ResumeTiming();
   }
   double parameters = 0;
   for (const auto& part : trained.weights.masters().parts())
@@ -114,7 +115,7 @@ void Training(benchmark::State& state, bool step) {
   const double flops =
       static_cast<double>(tokens) * TrainingFlopsPerToken(trained.weights.config());
   state.counters["flops"] = benchmark::Counter(flops, benchmark::Counter::kIsRate);
-  state.counters["share_of_peak"] = flops / seconds / (peak / static_cast<double>(steps));
+  state.counters["share_of_peak"] = flops / seconds / (peak / static_cast<double>(peaks));
 }
 
 BENCHMARK_CAPTURE(Training, gradients, false)->Unit(benchmark::kMillisecond)->UseRealTime();

@@ -114,11 +114,11 @@ class CpuBackward : public BackwardBackend {
   /// number, `columns` with BF16 a multiple of 32.
   void AccumulatePiece(const Operand& p, bool turned, const Operand& v, int64_t top, int64_t rows,
                        int64_t left, int64_t columns, float* c, int64_t c_stride) const;
-  /// See ReferenceBackward::Product; x is as the layer got it. `bf16`: which operands. `add`: to
-  /// grad_x, else it is set.
-  void Product(const float* x, int64_t x_stride, bool quantise, const Matrix& weight, int64_t first,
-               int64_t count, const float* grad_y, int64_t y_stride, int64_t tokens, bool bf16,
-               float* grad_weight, float* grad_x, int64_t grad_x_stride, bool add);
+  /// See ReferenceBackward::Product; x is packed as the product took it, and says whether operands
+  /// are BF16. `add`: to grad_x, else it is set. No gradient where one is null.
+  void Product(const Operand& x, const Matrix& weight, int64_t first, int64_t count,
+               const float* grad_y, int64_t y_stride, float* grad_weight, float* grad_x,
+               int64_t grad_x_stride, bool add);
   /// Exp(logit - maximum) and the sum of them: as floats in place, or as BF16 `numerators`, filled
   /// up with zeros. Rows have room for the padding.
   double Softmax(float* logits, int64_t vocabulary, float maximum, uint16_t* numerators) const;
@@ -144,7 +144,8 @@ class CpuBackward : public BackwardBackend {
   ThreadPool pool_;
   std::vector<Scratch> scratch_;
   std::vector<NewtonSchulz> newton_schulz_;
-  Operand a_, b_, inputs_, gate_weight_, up_weight_, head_, probabilities_;
+  Operand a_, b_, inputs_, quantised_inputs_, activations_, gate_weight_, up_weight_, head_,
+      probabilities_;
   Tensor mixes_, partial_, logits_;
   ExpertRows expert_rows_;
 };

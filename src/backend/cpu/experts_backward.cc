@@ -42,8 +42,9 @@ void CpuBackward::Route(const Tensor& x, const RouteParameters& parameters, cons
     for (const float mean : means) balance.value += mean;
     balance.value /= static_cast<double>(rows);
   }
-  Product(x.data(), x.width(), false, parameters.gate, 0, count, grad.data(), count, rows, false,
-          grad_gate, grad_x.data(), x.width(), true);
+  PackRows(x.data(), rows, x.width(), x.width(), false, false, inputs_);
+  Product(inputs_, parameters.gate, 0, count, grad.data(), count, grad_gate, grad_x.data(),
+          x.width(), true);
 }
 
 void CpuBackward::Expert(const ExpertMatrices& expert, const Tensor& inputs, const Tensor& grads,
@@ -69,8 +70,9 @@ void CpuBackward::Expert(const ExpertMatrices& expert, const Tensor& inputs, con
     kernels_.swiglu(gate, up, f, limit, r.weights[static_cast<size_t>(row)], out);
     for (int64_t i = 0; i < f; ++i) out[i] = Round(out[i]);
   });
-  Product(r.activation.data(), f, Quantises(*expert.w2), *expert.w2, 0, d, grads.data(), d, rows,
-          official(), gradients.w2, r.grad_activation.data(), f, false);
+  PackRows(r.activation.data(), rows, f, f, bf16, Quantises(*expert.w2), activations_);
+  Product(activations_, *expert.w2, 0, d, grads.data(), d, gradients.w2, r.grad_activation.data(),
+          f, false);
   ForRows(rows, 8, [&](int64_t row) {
     const auto at = static_cast<size_t>(row);
     r.grad_weights[at] = kernels_.swiglu_backward(r.gate.Row(row), r.up.Row(row), f, limit,

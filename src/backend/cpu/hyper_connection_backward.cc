@@ -20,9 +20,9 @@ void CpuBackward::HyperBackward(const Tensor& streams, const HyperParameters& pa
                 width = n * d;
   const int64_t mixes = parameters.fn.rows, scales = head ? 1 : 3;
   mixes_.Reshape({rows, mixes});
-  PackRows(streams.data(), rows, width, width, false, false, a_);
+  PackRows(streams.data(), rows, width, width, false, false, inputs_);
   PackWeight(parameters.fn, 0, mixes, false, b_);
-  Multiply(a_, b_, mixes_.data(), mixes);
+  Multiply(inputs_, b_, mixes_.data(), mixes);
   // Per row: the gradients of base and scale.
   partial_.Reshape({rows, mixes + scales});
   pool_.ParallelFor(rows, 8, [&](int64_t begin, int64_t end, int thread) {
@@ -67,8 +67,8 @@ void CpuBackward::HyperBackward(const Tensor& streams, const HyperParameters& pa
     for (int64_t r = 0; r < mixes; ++r) gradients.base[r] += partial_.Row(row)[r];
     for (int64_t s = 0; s < scales; ++s) gradients.scale[s] += partial_.Row(row)[mixes + s];
   }
-  Product(streams.data(), width, false, parameters.fn, 0, mixes, mixes_.data(), mixes, rows, false,
-          gradients.fn, grad_streams.data(), width, true);
+  Product(inputs_, parameters.fn, 0, mixes, mixes_.data(), mixes, gradients.fn, grad_streams.data(),
+          width, true);
 }
 
 void CpuBackward::HyperPre(const Tensor& streams, const HyperParameters& parameters,

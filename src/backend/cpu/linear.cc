@@ -44,11 +44,10 @@ void CpuBackend::Pack(const Tensor& x, bool quantise, PackedRows& rows) {
 }
 
 CpuBackend::PieceShape CpuBackend::PiecesOf(int64_t rows, int64_t tokens) const {
-  constexpr int64_t kTokens = 4 * kernels::kFloatPanelTokens;
+  constexpr int64_t kTokens = 4 * kernels::kFloatPanelTokens, kRows = 128;
   const int64_t wanted = 4 * pool_.threads();
-  PieceShape piece{128, tokens};
-  if (rows / piece.rows < wanted && tokens > kTokens) piece.tokens = kTokens;
-  const int64_t across = tokens / std::max<int64_t>(1, piece.tokens);
+  const int64_t across = rows / kRows < wanted ? (tokens + kTokens - 1) / kTokens : 1;
+  PieceShape piece{kRows, across == 0 ? 1 : (tokens + across - 1) / across};
   while (piece.rows > 16 && rows / piece.rows * across < wanted) piece.rows /= 2;
   return piece;
 }

@@ -105,14 +105,16 @@ void CpuBackward::PackWeight(const Matrix& weight, int64_t first, int64_t count,
 
 void CpuBackward::Multiply(const Operand& a, const Operand& b, float* c, int64_t c_stride) {
   CHECK(a.inner == b.inner && a.bf16 == b.bf16, "{} and {}", a.inner, b.inner);
-  constexpr int64_t kRows = 240, kColumns = 128;  // of a piece of the result
-  const int64_t down = (a.rows + kRows - 1) / kRows, across = (b.rows + kColumns - 1) / kColumns;
+  constexpr int64_t kMostRows = 240, kColumns = 128;  // of a piece of the result
+  const int64_t down = (a.rows + kMostRows - 1) / kMostRows,
+                across = (b.rows + kColumns - 1) / kColumns;
+  const int64_t piece_rows = (a.rows + down - 1) / std::max<int64_t>(1, down);
   pool_.ParallelFor(down * across, 1, [&](int64_t begin, int64_t end, int thread) {
     Scratch& scratch = scratch_[static_cast<size_t>(thread)];
     scratch.matmul.Resize(kernels::MatmulScratchBytes(a.inner));
     for (int64_t piece = begin; piece < end; ++piece) {
-      const int64_t top = piece / across * kRows, left = piece % across * kColumns;
-      const int64_t rows = std::min(kRows, a.rows - top);
+      const int64_t top = piece / across * piece_rows, left = piece % across * kColumns;
+      const int64_t rows = std::min(piece_rows, a.rows - top);
       kernels::WeightRows w;
       w.rows = std::min(kColumns, b.rows - left);
       w.inner = a.inner;
@@ -179,27 +181,30 @@ void CpuBackward::AccumulatePiece(const Operand& p, bool turned, const Operand& 
   }
 }
 
-void CpuBackward::Product(const float* x, int64_t x_stride, bool quantise, const Matrix& weight,
-                          int64_t first, int64_t count, const float* grad_y, int64_t y_stride,
-                          int64_t tokens, bool bf16, float* grad_weight, float* grad_x,
+void CpuBackward::Product(const Operand& x, const Matrix& weight, int64_t first, int64_t count,
+                          const float* grad_y, int64_t y_stride, float* grad_weight, float* grad_x,
                           int64_t grad_x_stride, bool add) {
-  if (tokens == 0) return;
-  PackRows(grad_y, tokens, count, y_stride, bf16, false, a_);
+  if (x.rows == 0) return;
+  PackRows(grad_y, x.rows, count, y_stride, x.bf16, false, a_);
   if (grad_x != nullptr) {
-    PackWeight(weight, first, count, bf16, b_);
+    PackWeight(weight, first, count, x.bf16, b_);
     Accumulate(a_, false, b_, grad_x, grad_x_stride, add);
   }
-  if (grad_weight == nullptr) return;
-  PackRows(x, tokens, weight.columns, x_stride, bf16, quantise, b_);
-  Accumulate(a_, true, b_, grad_weight, weight.columns, true);
+  if (grad_weight != nullptr) Accumulate(a_, true, x, grad_weight, weight.columns, true);
 }
 
 void CpuBackward::Linear(const Tensor& x, std::span<const ProjectionGradient> projections,
                          Tensor* grad_x) {
+  // Inputs as they are and as quantised weights meet them, each packed for all that want it.
+  bool packed[2] = {false, false};
   for (const ProjectionGradient& projection : projections) {
     const Matrix& weight = *projection.weight;
-    Product(x.data(), x.width(), Quantises(weight), weight, 0, weight.rows,
-            projection.grad_output->data(), weight.rows, x.rows(), official(),
+    const bool quantise = Quantises(weight);
+    Operand& inputs = quantise ? quantised_inputs_ : inputs_;
+    if (!packed[quantise])
+      PackRows(x.data(), x.rows(), x.width(), x.width(), official(), quantise, inputs);
+    packed[quantise] = true;
+    Product(inputs, weight, 0, weight.rows, projection.grad_output->data(), weight.rows,
             projection.grad_weight, grad_x == nullptr ? nullptr : grad_x->data(), weight.columns,
             true);
   }
@@ -210,8 +215,8 @@ void CpuBackward::GroupedLinear(const Tensor& x, const Matrix& weight, int64_t g
   const int64_t k = weight.columns, rank = weight.rows / groups;
   grad_x.Reshape({x.rows(), groups * k});
   for (int64_t group = 0; group < groups; ++group) {
-    Product(x.data() + group * k, groups * k, false, weight, group * rank, rank,
-            grad_output.data() + group * rank, weight.rows, x.rows(), official(),
+    PackRows(x.data() + group * k, x.rows(), k, groups * k, official(), false, inputs_);
+    Product(inputs_, weight, group * rank, rank, grad_output.data() + group * rank, weight.rows,
             grad_weight + group * rank * k, grad_x.data() + group * k, groups * k, false);
   }
 }

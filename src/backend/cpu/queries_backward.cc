@@ -43,14 +43,15 @@ void CpuBackward::RmsNorm(const Tensor& x, const Vector& weight, float eps,
                           const Tensor& grad_output, float* grad_weight, Tensor& grad_x) {
   const int64_t width = weight.size, rows = x.size() / width;
   const int64_t chunks = (rows + kChunk - 1) / kChunk;
-  if (&grad_x != &grad_output) grad_x.CopyFrom(grad_output);
+  grad_x.ReshapeLike(grad_output);
   partial_.Reshape({chunks, width});
   ForRows(chunks, 1, [&](int64_t chunk) {
     float* sums = partial_.Row(chunk);
     std::fill_n(sums, width, 0.0f);
     for (int64_t row = chunk * kChunk; row < std::min(rows, (chunk + 1) * kChunk); ++row) {
-      float* grad = grad_x.data() + row * width;
-      NormaliseRowBackward(x.data() + row * width, &weight, width, eps, grad, sums, grad);
+      const int64_t at = row * width;
+      NormaliseRowBackward(x.data() + at, &weight, width, eps, grad_output.data() + at, sums,
+                           grad_x.data() + at);
     }
   });
   if (grad_weight != nullptr) AddRows(partial_, grad_weight);

@@ -84,12 +84,13 @@ void CpuBackward::SelectEntries(const Tensor& q, const Tensor& weights, const Ro
     const double maximum = *std::max_element(scores.begin(), scores.end());
     double mass = 0, normaliser = 0, target_sum = 0, total = 0;
     for (const float score : scores) normaliser += std::exp(score - maximum);
+    const double log_normaliser = std::log(normaliser);
     for (const float p : probability) mass += p;
     mass = std::max(mass, 1e-30);
     for (const float p : probability) target_sum += p / mass;
     for (size_t e = 0; e < chosen.size(); ++e) {
       const double target = probability[e] / mass;
-      const double log_guess = scores[e] - maximum - std::log(normaliser);
+      const double log_guess = scores[e] - maximum - log_normaliser;
       if (target > 0) total += target * (std::log(target) - log_guess);
       const auto grad_score =
           static_cast<float>(std::exp(log_guess) * target_sum - target) * row_weight;

@@ -13,7 +13,7 @@ namespace toaster::kernels::avx512 {
 namespace {
 
 constexpr int kSumHeads = 12;          // with 32 columns 24 sums, two vectors of values
-constexpr int64_t kFactorSlots = 128;  // whose factors are floats at a time
+constexpr int64_t kFactorSlots = 256;  // whose factors are floats at a time
 
 /// Factors of up to kSumHeads heads and kFactorSlots slots as floats, the odd slot of each pair
 /// before the even one in kBySlot, and in runs of 16 odd and 16 even ones otherwise.
@@ -92,6 +92,9 @@ void AddSlots(const Factors<kBySlot>& factors, const uint16_t* v, int64_t v_stri
     const uint16_t* values = v + column;
     for (int64_t pair = 0; pair < slots / 2; ++pair, values += 2 * v_stride) {
       const float* odd = factors.Odd(pair);
+      // Rows of a few cache lines are no stream to the processor: the next slots' are asked for.
+      __builtin_prefetch(values + kFactorSlots * v_stride, 0, 2);
+      __builtin_prefetch(values + (kFactorSlots + 1) * v_stride, 0, 2);
       AddSlot<kHeads, kBySlot>(values + v_stride, odd, sums);
       AddSlot<kHeads, kBySlot>(values, Factors<kBySlot>::Even(odd), sums);
     }

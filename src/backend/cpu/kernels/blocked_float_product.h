@@ -8,7 +8,8 @@
 // expanded to floats in the first-level cache; groups of tokens, whose inputs stand in the
 // second-level cache as floats, odd and even ones apart; groups of rows. The sums of a panel, 16
 // lanes each, wait in memory from one block of inputs to the next, so every lane adds in the one
-// order of summation.
+// order of summation. Where one block is all there is, nothing waits and panels take more tokens,
+// so that tiles are expanded less often.
 
 #include <cstdint>
 
@@ -40,11 +41,18 @@ void BlockedFloatProduct(const WeightRows& w, const uint16_t* x, int64_t x_strid
   static_assert(kFloatPanelTokens % Tiles::kGroupTokens == 0 &&
                 kFloatTileRows % Tiles::kGroupRows == 0);
   constexpr int64_t kGroupSums = Tiles::kGroupRows * 16;  // of one token
-  auto* const sums = reinterpret_cast<float*>(scratch);
-  float* const inputs = sums + kFloatPanelRows * kFloatPanelTokens * 16;
-  float* const tile = inputs + kFloatPanelTokens * kFloatBlock;
+  constexpr int64_t kPanelSums = kFloatPanelRows * kFloatPanelTokens * 16;
+  // Inputs of a panel of a single block: half of what sums take otherwise.
+  constexpr int64_t kPanelInputs = kPanelSums / 2;
   const int64_t padded = (w.inner + 31) / 32 * 32;
-  const EvenGroups panels(tokens, kFloatPanelTokens);
+  const bool waits = padded > kFloatBlock;
+  auto* const floats = reinterpret_cast<float*>(scratch);
+  float* const sums = floats + (waits ? 0 : kPanelInputs);
+  float* const inputs = floats + (waits ? kPanelSums : 0);
+  float* const tile = floats + kPanelSums + kFloatPanelTokens * kFloatBlock;
+  const EvenGroups panels(
+      tokens, waits ? kFloatPanelTokens
+                    : kPanelInputs / padded / Tiles::kGroupTokens * Tiles::kGroupTokens);
   for (int64_t top = 0; top < w.rows; top += kFloatPanelRows) {
     const int64_t bottom = w.rows < top + kFloatPanelRows ? w.rows : top + kFloatPanelRows;
     const uint16_t* panel_x = x;
@@ -83,8 +91,9 @@ void BlockedFloatProduct(const WeightRows& w, const uint16_t* x, int64_t x_strid
               Tiles::Product(
                   tile + r * block, inputs + token * block, size, block / 32, k == 0,
                   k + block == padded,
-                  sums +
-                      ((group_row - top) / Tiles::kGroupRows * panels.Size(0) + token) * kGroupSums,
+                  waits ? sums + ((group_row - top) / Tiles::kGroupRows * panels.Size(0) + token) *
+                                     kGroupSums
+                        : sums,
                   rows - r, panel_y + token * y_stride + group_row, y_stride, fetcher);
             }
           }
