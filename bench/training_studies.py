@@ -2,14 +2,15 @@
 """Trains small models that differ in one thing, on the data of the built-in model's recipe, and prints what came out.
 
     training_studies.py FOLDER TOASTER optimizers [--plot FILE.svg]
-    training_studies.py FOLDER TOASTER quantisation [--after STAGE]
+    training_studies.py FOLDER TOASTER quantisation [--after STAGE | --long]
 
 FOLDER is one that recipes/builtin/run.sh has put data and tokenizer into. Runs go to FOLDER/studies; those that are finished are not
 repeated, and one that was interrupted goes on, so the same command prints the same again.
 
 optimizers: Muon and AdamW for the matrices. Both get the peak learning rate that is best for seed 0, then two more seeds.
 quantisation: the last quarter of the steps quantised as served; the same number of steps in BF16; and that model rounded afterwards.
-With --after, not from nothing but from what that stage of the recipe came to, on its data.
+With --after, not from nothing but from what that stage of the recipe came to, on its data. With --long, a smaller model on the Bible
+alone, 2,400 steps of 2,048 tokens: four times through, until rounding costs something.
 """
 import argparse
 import json
@@ -17,17 +18,34 @@ import pathlib
 import subprocess
 import sys
 
-STEPS, SEEDS = 120, (0, 1, 2)
+SEEDS = (0, 1, 2)
 RATES = {"muon": (0.005, 0.01, 0.02), "adamw": (0.002, 0.004, 0.008, 0.016)}
 
 
+# What --long changes in the recipe's model: 4 layers, 4 experts of which one is used, no draft block.
+SMALL_MODEL = {"num_hidden_layers": 4, "num_attention_heads": 2, "n_routed_experts": 4, "num_experts_per_tok": 1, "index_n_heads": 2,
+               "compress_ratios": [0, 4, 32, 4], "num_nextn_predict_layers": 0}
+
+
 class Study:
-    def __init__(self, folder, toaster, after=None):
+    """Configurations and runs of one kind: its steps, how often they are validated, and the learning rate around its peak."""
+
+    def __init__(self, folder, toaster, after=None, long=False):
         self.folder, self.toaster = folder, toaster
-        self.prefix = f"{after}_" if after else ""
+        self.prefix = f"{after}_" if after else "long_" if long else ""
         self.base = json.loads((folder / f"{after or 'base'}.json").read_text())
+        self.steps, self.validation_steps = 120, 120 if after else 10
+        self.rate, self.final_share, self.warmup_steps = None, 0.1, 10
         if after:
             self.base["init"] = f"{after}/model"
+            self.rate = RATES["muon"][0]
+        if long:
+            self.rate = 0.01
+            self.steps, self.validation_steps, self.final_share, self.warmup_steps = 2400, 200, 0.03, 20
+            model = json.loads((folder / self.base["model"]).read_text())
+            (folder / "study_long_config.json").write_text(json.dumps(model | SMALL_MODEL, indent=1))
+            self.base |= {"model": "study_long_config.json", "data": ["data/base/bible.jsonl"], "validation_share": 0.02,
+                          "sequence_tokens": 512, "batch_tokens": 2048}
 
     def run(self, name, **changes):
         """Trains if that is not done yet; the log, as objects by step."""
@@ -35,8 +53,8 @@ class Study:
         output = self.folder / "studies" / name
         if not (output / "model" / "config.json").exists():
             output.parent.mkdir(exist_ok=True)
-            config = dict(self.base, output=f"studies/{name}", checkpoint_steps=20, validation_steps=STEPS if self.prefix else 10,
-                          validation_tokens=32768, **changes)
+            config = dict(self.base, output=f"studies/{name}", checkpoint_steps=max(20, self.steps // 24),
+                          validation_steps=self.validation_steps, validation_tokens=32768, **changes)
             if "init" in config:
                 config.pop("model", None), config.pop("tokenizer", None)
             path = self.folder / f"study_{name}.json"
@@ -47,11 +65,12 @@ class Study:
 
     def optimised(self, optimizer, rate, seed, stages=None, name=None):
         return self.run(name or f"{optimizer}_{rate}_{seed}", seed=seed, optimizer={"matrices": optimizer},
-                        learning_rate={"peak": rate, "final": rate / 10, "warmup_steps": 10, "decay_steps": STEPS // 2},
-                        stages=stages or [{"steps": STEPS, "quantised": False}])
+                        learning_rate={"peak": rate, "final": rate * self.final_share, "warmup_steps": self.warmup_steps,
+                                       "decay_steps": self.steps // 2},
+                        stages=stages or [{"steps": self.steps, "quantised": False}])
 
     def best_rate(self, optimizer):
-        return min(RATES[optimizer], key=lambda rate: self.optimised(optimizer, rate, 0)[STEPS]["validation"])
+        return min(RATES[optimizer], key=lambda rate: self.optimised(optimizer, rate, 0)[self.steps]["validation"])
 
 
 def validation(log):
@@ -61,28 +80,29 @@ def validation(log):
 def optimizers(study, plot):
     for optimizer, rates in RATES.items():
         for rate in rates:
-            print(f"{optimizer} {rate} seed 0: {study.optimised(optimizer, rate, 0)[STEPS]['validation']:.3f}")
+            print(f"{optimizer} {rate} seed 0: {study.optimised(optimizer, rate, 0)[study.steps]['validation']:.3f}")
     best = {optimizer: study.best_rate(optimizer) for optimizer in RATES}
     curves = {(optimizer, seed): validation(study.optimised(optimizer, best[optimizer], seed))
               for optimizer in best for seed in SEEDS}
     for seed in SEEDS:
-        goal = curves["adamw", seed][STEPS]
+        goal = curves["adamw", seed][study.steps]
         step = min(step for step, loss in curves["muon", seed].items() if loss <= goal)
-        print(f"seed {seed}: AdamW {goal:.3f} after {STEPS} steps; Muon after {step}, "
-              f"and {curves['muon', seed][STEPS]:.3f} after {STEPS}")
+        print(f"seed {seed}: AdamW {goal:.3f} after {study.steps} steps; Muon after {step}, "
+              f"and {curves['muon', seed][study.steps]:.3f} after {study.steps}")
     if plot:
         runs = [study.folder / "studies" / f"{study.prefix}{optimizer}_{best[optimizer]}_{seed}" for optimizer, seed in curves]
         subprocess.run([study.toaster, "plot", *runs, "-o", plot], check=True)
 
 
 def quantisation(study):
-    rate = RATES["muon"][0] if study.prefix else study.best_rate("muon")
+    rate = study.rate or study.best_rate("muon")
     print("| seed | BF16 | quantised for the last quarter | BF16, rounded afterwards |")
     print("|---|---|---|---|")
     for seed in SEEDS:
-        plain = study.optimised("muon", rate, seed)[STEPS]["validation"]
-        quarter = [{"steps": STEPS - STEPS // 4, "quantised": False}, {"steps": STEPS // 4, "quantised": True}]
-        aware = study.optimised("muon", rate, seed, quarter, f"aware_{rate}_{seed}")[STEPS]["validation"]
+        plain = study.optimised("muon", rate, seed)[study.steps]["validation"]
+        last = study.steps // 4
+        quarter = [{"steps": study.steps - last, "quantised": False}, {"steps": last, "quantised": True}]
+        aware = study.optimised("muon", rate, seed, quarter, f"aware_{rate}_{seed}")[study.steps]["validation"]
         # One step that changes nothing, computed with rounded weights.
         rounded = study.run(f"rounded_{rate}_{seed}", seed=seed, init=f"studies/{study.prefix}muon_{rate}_{seed}/model",
                             learning_rate={"peak": 1e-30}, stages=[{"steps": 1, "quantised": True}])[1]["validation"]
@@ -96,11 +116,13 @@ def main():
     parser.add_argument("toaster", type=pathlib.Path)
     parser.add_argument("study", choices=["optimizers", "quantisation"])
     parser.add_argument("--plot", type=pathlib.Path, help="draw the runs")
-    parser.add_argument("--after", metavar="STAGE", help="of the recipe, for example keys")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--after", metavar="STAGE", help="of the recipe, for example keys")
+    start.add_argument("--long", action="store_true", help="a smaller model and twenty times as many steps")
     arguments = parser.parse_args()
     if not (arguments.folder / "tokenizer").exists():
         sys.exit(f"{arguments.folder} has no tokenizer; run recipes/builtin/run.sh {arguments.folder} first")
-    study = Study(arguments.folder.resolve(), arguments.toaster.resolve(), arguments.after)
+    study = Study(arguments.folder.resolve(), arguments.toaster.resolve(), arguments.after, arguments.long)
     if arguments.study == "optimizers":
         optimizers(study, arguments.plot)
     else:

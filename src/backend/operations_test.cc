@@ -156,7 +156,7 @@ TEST_P(OperationsTest, Linear) {
                                      {NumberFormat::kBf16, ScaleFormat::kNone, 1, 7},
                                      {NumberFormat::kBf16, ScaleFormat::kNone, 65, 200}};
   for (const Shape& shape : shapes) {
-    for (const int64_t tokens : {1, 2, 5, 17, 70}) {
+    for (const int64_t tokens : {1, 2, 5, 17, 70, 245}) {
       const StoredMatrix weight(source_, shape.format, shape.scales, shape.rows, shape.columns);
       const StoredMatrix plain(source_, NumberFormat::kBf16, ScaleFormat::kNone, 40, shape.columns);
       const Tensor x = source_.Numbers({tokens, shape.columns});
@@ -176,7 +176,7 @@ TEST_P(OperationsTest, GroupedLinear) {
     for (const NumberFormat format : {NumberFormat::kE4m3, NumberFormat::kBf16}) {
       const ScaleFormat scales =
           format == NumberFormat::kE4m3 ? ScaleFormat::kE8m0 : ScaleFormat::kNone;
-      for (const int64_t tokens : {1, 6, 40}) {
+      for (const int64_t tokens : {1, 6, 40, 245}) {
         const StoredMatrix weight(source_, format, scales, 3 * 70, columns);
         const Tensor x = source_.Numbers({tokens, 3 * columns});
         Tensor y, expected;

@@ -160,6 +160,17 @@ class MatmulTest : public KernelTest {
       }
     }
   }
+
+  // More rows and tokens than a panel takes, with inputs of one block and of two.
+  void CheckPanels(Format format, uint64_t seed) {
+    struct Size {
+      int64_t rows, inner, tokens;
+    };
+    for (const Size size : {Size{131, 256, 245}, {131, 512, 130}, {131, 640, 125}, {5, 128, 490}}) {
+      Check(format, size.rows, size.inner, size.tokens, Temper::kOrdinary, Temper::kOrdinary,
+            ++seed);
+    }
+  }
 };
 
 TEST_P(MatmulTest, Bf16) { CheckMany(Format::kBf16, 1000); }
@@ -182,6 +193,12 @@ TEST_P(MatmulTest, LongRows) {
   CheckLongRows(Format::kBf16, 6000);
   CheckLongRows(Format::kE4m3, 6100);
   CheckLongRows(Format::kE2m1, 6200);
+}
+
+TEST_P(MatmulTest, Panels) {
+  CheckPanels(Format::kBf16, 6300);
+  CheckPanels(Format::kE4m3, 6400);
+  CheckPanels(Format::kE2m1, 6500);
 }
 
 // One weight and one input that are not zero: each code with each scale byte by itself.
