@@ -3,9 +3,9 @@
 // Coefficients of the hyper-connections (section 5) and their gradients: the same for every backend
 // that computes on the host.
 //
-// Tokens are taken together, one in each lane of a vector: a token has too few numbers for vectors,
-// and half of a hundred divisions that wait for each other. What a token gets does not depend on
-// the others.
+// Tokens are taken together, one in each lane of a vector: one token's matrix is too small for
+// vectors, and each of its Sinkhorn divisions waits for the one before. What a token gets does not
+// depend on the others.
 
 #include <cstdint>
 
