@@ -1,7 +1,7 @@
 #pragma once
 
 // Products o += p v whose sums run along the columns of p and the rows of v, with eight-lane
-// vectors. Included by avx2.cc only.
+// vectors. Included by avx2.cc; the AVX-512 files take the one on floats.
 
 #include "backend/cpu/kernels/avx2_vector.h"
 

@@ -3,8 +3,8 @@
 // What the AVX-512 tables have in common: all but the products of many BF16 numbers. Included by
 // their files only.
 
+#include "backend/cpu/kernels/avx2_accumulate.h"
 #include "backend/cpu/kernels/avx2_backward.h"
-#include "backend/cpu/kernels/avx512_accumulate_f32.h"
 #include "backend/cpu/kernels/avx512_elements.h"
 #include "backend/cpu/kernels/avx512_index.h"
 #include "backend/cpu/kernels/avx512_matmul.h"
@@ -30,7 +30,7 @@ constexpr KernelTable CommonTable(const char* name) {
       .scale_scores = ScaleScores,
       .softmax_numerators = SoftmaxNumerators,
       .accumulate_bf16 = AccumulateBf16,
-      .accumulate_f32 = AccumulateF32,
+      .accumulate_f32 = avx2::Accumulate<avx2::FloatValues>,
       .swiglu = Swiglu,
       .swiglu_backward = avx2::SwigluBackward,
       .index_scores = IndexScores,
