@@ -149,20 +149,20 @@ void BackwardBlock(BackwardBackend& backend, const BlockContext& block, const Bl
   const BlockWeights& weights = block.weights;
   Tensor grad_output, grad_post, grad_comb, grad_input;
 
-  backend.HyperPost(saved.ffn_out, tape.ffn_post, tape.ffn_comb, tape.middle, grad_streams,
+  backend.HyperPost(saved.ffn_out, tape.ffn.post, tape.ffn.comb, tape.ffn.streams, grad_streams,
                     grad_output, grad_post, grad_comb);
   MoeBackward(step, grad_output, losses.balance, grad_input);
-  backend.RmsNorm(tape.ffn_read, weights.ffn_norm, step.eps(), grad_input,
+  backend.RmsNorm(tape.ffn.read, weights.ffn_norm, step.eps(), grad_input,
                   gradients.Of(weights.ffn_norm), grad_input);
-  backend.HyperPre(tape.middle, HyperParametersFor(block.config, weights.hc_ffn), grad_input,
+  backend.HyperPre(tape.ffn.streams, HyperParametersFor(block.config, weights.hc_ffn), grad_input,
                    grad_post, grad_comb, gradients.Of(weights.hc_ffn), grad_streams);
 
-  backend.HyperPost(saved.attn_out, tape.attn_post, tape.attn_comb, tape.streams, grad_streams,
+  backend.HyperPost(saved.attn_out, tape.attn.post, tape.attn.comb, tape.attn.streams, grad_streams,
                     grad_output, grad_post, grad_comb);
   AttentionBackward(step, grad_output, losses.index, grad_input);
-  backend.RmsNorm(tape.attn_read, weights.attn_norm, step.eps(), grad_input,
+  backend.RmsNorm(tape.attn.read, weights.attn_norm, step.eps(), grad_input,
                   gradients.Of(weights.attn_norm), grad_input);
-  backend.HyperPre(tape.streams, HyperParametersFor(block.config, weights.hc_attn), grad_input,
+  backend.HyperPre(tape.attn.streams, HyperParametersFor(block.config, weights.hc_attn), grad_input,
                    grad_post, grad_comb, gradients.Of(weights.hc_attn), grad_streams);
 }
 

@@ -1,6 +1,7 @@
 #include "model/block.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace toaster {
 
@@ -46,6 +47,32 @@ void LookUpExperts(const BlockContext& block, std::span<const int32_t> tokens,
 template <typename Kept, typename Result>
 Result& Place(Kept* kept, Result Kept::*field, Result& otherwise) {
   return kept == nullptr ? otherwise : kept->*field;
+}
+
+// A sub-layer's hyper-connection and norm, and where its results are kept.
+struct Half {
+  const HyperWeights& hyper;
+  const Vector& norm;
+  HyperTape BlockTape::*tape;
+  Tensor BlockSaved::*input, BlockSaved::*output;
+};
+
+// The hyper-connection around sublayer(normalised input, output).
+template <typename Sublayer>
+void ForwardHalf(Backend& backend, const Config& config, const Half& half, Tensor& streams,
+                 BlockWorkspace& w, BlockSaved* saved, const Sublayer& sublayer) {
+  HyperTape* tape = saved != nullptr && saved->tape ? &(*saved->tape.*half.tape) : nullptr;
+  Tensor& before = Place(tape, &HyperTape::streams, streams);
+  Tensor& read = Place(tape, &HyperTape::read, w.input);
+  Tensor& post = Place(tape, &HyperTape::post, w.post);
+  Tensor& comb = Place(tape, &HyperTape::comb, w.comb);
+  Tensor& input = Place(saved, half.input, w.normed);
+  Tensor& output = Place(saved, half.output, w.sub_output);
+  if (tape != nullptr) std::swap(before, streams);
+  backend.HyperPre(before, HyperParametersFor(config, half.hyper), read, post, comb);
+  backend.RmsNorm(read, half.norm, static_cast<float>(config.rms_norm_eps), input);
+  sublayer(input, output);
+  backend.HyperPost(output, post, comb, before, streams);
 }
 
 }  // namespace
@@ -232,40 +259,22 @@ void ForecastExperts(Backend& backend, const BlockContext& block, std::span<cons
 
 void ForwardAttentionHalf(Backend& backend, const BlockContext& block, const BlockBatch& batch,
                           Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved) {
-  BlockWorkspace& w = workspace;
-  BlockTape* tape = saved ? saved->tape.get() : nullptr;
-  Tensor& read = Place(tape, &BlockTape::attn_read, w.input);
-  Tensor& input = Place(saved, &BlockSaved::attn_in, w.normed);
-  Tensor& output = Place(saved, &BlockSaved::attn_out, w.sub_output);
-  Tensor& before = Place(tape, &BlockTape::streams, streams);
-  Tensor& post = Place(tape, &BlockTape::attn_post, w.post);
-  Tensor& comb = Place(tape, &BlockTape::attn_comb, w.comb);
-  if (tape != nullptr) std::swap(before, streams);
-  backend.HyperPre(before, HyperParametersFor(block.config, block.weights.hc_attn), read, post,
-                   comb);
-  backend.RmsNorm(read, block.weights.attn_norm, static_cast<float>(block.config.rms_norm_eps),
-                  input);
-  ForwardAttention(backend, block, batch, input, w, output, saved);
-  backend.HyperPost(output, post, comb, before, streams);
+  const Half half{block.weights.hc_attn, block.weights.attn_norm, &BlockTape::attn,
+                  &BlockSaved::attn_in, &BlockSaved::attn_out};
+  ForwardHalf(backend, block.config, half, streams, workspace, saved,
+              [&](const Tensor& input, Tensor& output) {
+                ForwardAttention(backend, block, batch, input, workspace, output, saved);
+              });
 }
 
 void ForwardMoeHalf(Backend& backend, const BlockContext& block, const BlockBatch& batch,
                     Tensor& streams, BlockWorkspace& workspace, BlockSaved* saved) {
-  BlockWorkspace& w = workspace;
-  BlockTape* tape = saved ? saved->tape.get() : nullptr;
-  Tensor& read = Place(tape, &BlockTape::ffn_read, w.input);
-  Tensor& input = Place(saved, &BlockSaved::ffn_in, w.normed);
-  Tensor& output = Place(saved, &BlockSaved::ffn_out, w.sub_output);
-  Tensor& before = Place(tape, &BlockTape::middle, streams);
-  Tensor& post = Place(tape, &BlockTape::ffn_post, w.post);
-  Tensor& comb = Place(tape, &BlockTape::ffn_comb, w.comb);
-  if (tape != nullptr) std::swap(before, streams);
-  backend.HyperPre(before, HyperParametersFor(block.config, block.weights.hc_ffn), read, post,
-                   comb);
-  backend.RmsNorm(read, block.weights.ffn_norm, static_cast<float>(block.config.rms_norm_eps),
-                  input);
-  ForwardMoe(backend, block, batch.tokens, input, w, output, saved);
-  backend.HyperPost(output, post, comb, before, streams);
+  const Half half{block.weights.hc_ffn, block.weights.ffn_norm, &BlockTape::ffn,
+                  &BlockSaved::ffn_in, &BlockSaved::ffn_out};
+  ForwardHalf(backend, block.config, half, streams, workspace, saved,
+              [&](const Tensor& input, Tensor& output) {
+                ForwardMoe(backend, block, batch.tokens, input, workspace, output, saved);
+              });
 }
 
 void ForwardBlock(Backend& backend, const BlockContext& block, const BlockBatch& batch,

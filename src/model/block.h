@@ -45,12 +45,15 @@ struct BlockBatch {
   const Rotation& rotation;             ///< of this block's layer kind
 };
 
+/// What BackwardBlock() needs of the hyper-connection around a sub-layer.
+struct HyperTape {
+  Tensor streams;           ///< before the sub-layer
+  Tensor read, post, comb;  ///< of HyperPre: the sub-layer's input before the norm, and the rest
+};
+
 /// What BackwardBlock() needs besides the results: every operation's input before it was changed.
 struct BlockTape {
-  Tensor streams;                          ///< before the block
-  Tensor middle;                           ///< streams between the sub-layers
-  Tensor attn_read, attn_post, attn_comb;  ///< of HyperPre; the sub-layer's input before the norm
-  Tensor ffn_read, ffn_post, ffn_comb;
+  HyperTape attn, ffn;
   Tensor latent_product, latent;        ///< before and after q_norm
   Tensor query_products, queries;       ///< before and after PrepareQueries
   Tensor kv_product;                    ///< before kv_norm
