@@ -180,6 +180,10 @@ class Backend {
   /// Measures the machine with this backend's threads and instructions, in about a second and with
   /// 1 GiB of memory. All zeros for a backend that no speed is expected of.
   virtual MachineLimits MeasureLimits() { return {}; }
+  /// BF16 additions and multiplications a second just now, over a fraction of a second: what a
+  /// speed is compared with on a machine that others use, too. 0 for a backend that no speed is
+  /// expected of.
+  virtual double CurrentBf16Rate() { return 0; }
 
   /// output [rows, copies, d]: the embedding row of each token, `copies` times (section 3). Tokens
   /// are in range.

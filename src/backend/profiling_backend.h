@@ -14,6 +14,7 @@ class ProfilingBackend : public Backend {
   ProfilingBackend(std::unique_ptr<Backend> inner, Profile& profile);
   std::string name() const override { return inner_->name(); }
   MachineLimits MeasureLimits() override { return inner_->MeasureLimits(); }
+  double CurrentBf16Rate() override { return inner_->CurrentBf16Rate(); }
 
   void Embed(std::span<const int32_t> tokens, const Matrix& embed, int64_t copies,
              Tensor& output) override;

@@ -2,7 +2,9 @@
 // hidden size 256, eight layers of all kinds, eight experts of which two are used, four sequences
 // of 1,024 tokens. Counters: tokens per second, and additions and multiplications in matrix
 // products per second (TrainingFlopsPerToken), and their share of the peak in BF16 products, which
-// is measured before and after every step: other work on the machine slows both.
+// is measured before and after every step: share_of_peak of the best of several attempts,
+// share_of_current of the mean of single ones, which work of others on the machine slows as it
+// slows a step.
 //
 //   toaster_bench --benchmark_filter=Training
 
@@ -92,18 +94,22 @@ void Training(benchmark::State& state, bool step) {
       trained.weights.Store(trained.backward.get());
     }
   };
-  run();  // the first step of many also asks for its memory
-  const auto measure_peak = [&] { return trained.backend->MeasureLimits().bf16_flops_per_s; };
-  int64_t tokens = 0, peaks = 1;
-  double peak = measure_peak(), seconds = 0;
+  for (int i = 0; i < 2; ++i) run();  // the first steps of many also ask for their memory
+  int64_t tokens = 0, peaks = 0;
+  double peak = 0, current = 0, seconds = 0;
+  const auto measure_peak = [&] {
+    current += trained.backend->CurrentBf16Rate();
+    peak += trained.backend->MeasureLimits().bf16_flops_per_s;
+    ++peaks;
+  };
+  measure_peak();
   for (auto _ : state) {
     const auto start = std::chrono::steady_clock::now();
     run();
     seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     tokens += static_cast<int64_t>(trained.tokens.size());
     state.PauseTiming();
-    peak += measure_peak();
-    ++peaks;
+    measure_peak();
     state.ResumeTiming();
   }
   double parameters = 0;
@@ -116,6 +122,7 @@ void Training(benchmark::State& state, bool step) {
       static_cast<double>(tokens) * TrainingFlopsPerToken(trained.weights.config());
   state.counters["flops"] = benchmark::Counter(flops, benchmark::Counter::kIsRate);
   state.counters["share_of_peak"] = flops / seconds / (peak / static_cast<double>(peaks));
+  state.counters["share_of_current"] = flops / seconds / (current / static_cast<double>(peaks));
 }
 
 BENCHMARK_CAPTURE(Training, gradients, false)->Unit(benchmark::kMillisecond)->UseRealTime();

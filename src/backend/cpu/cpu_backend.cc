@@ -18,4 +18,6 @@ std::string CpuBackend::name() const {
 
 MachineLimits CpuBackend::MeasureLimits() { return kernels::MeasureLimits(kernels_, pool_); }
 
+double CpuBackend::CurrentBf16Rate() { return kernels::CurrentBf16Rate(kernels_, pool_); }
+
 }  // namespace toaster

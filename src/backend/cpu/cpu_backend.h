@@ -14,6 +14,7 @@ class CpuBackend : public Backend {
   CpuBackend(Numerics numerics, int threads, const kernels::KernelTable& kernels);
   std::string name() const override;
   MachineLimits MeasureLimits() override;
+  double CurrentBf16Rate() override;
 
   void Embed(std::span<const int32_t> tokens, const Matrix& embed, int64_t copies,
              Tensor& output) override;

@@ -96,8 +96,10 @@ auto Spinning(int64_t (*spin)(int64_t rounds, float* sink), int64_t rounds) {
   };
 }
 
+constexpr int64_t kAttemptRounds = int64_t{1} << 21;
+
 double SpinRate(ThreadPool& pool, int64_t (*spin)(int64_t rounds, float* sink)) {
-  return BestRate(pool, Spinning(spin, int64_t{1} << 21));
+  return BestRate(pool, Spinning(spin, kAttemptRounds));
 }
 
 }  // namespace
@@ -111,6 +113,10 @@ MachineLimits MeasureLimits(const KernelTable& table, ThreadPool& pool) {
 
 double CurrentInt8Rate(const KernelTable& table, ThreadPool& pool) {
   return Rate(pool, Spinning(table.spin_int8, int64_t{1} << 16));
+}
+
+double CurrentBf16Rate(const KernelTable& table, ThreadPool& pool) {
+  return Rate(pool, Spinning(table.spin_bf16, kAttemptRounds));
 }
 
 }  // namespace toaster::kernels

@@ -16,4 +16,7 @@ MachineLimits MeasureLimits(const KernelTable& table, ThreadPool& pool);
 /// about a millisecond: for comparing with what ran a moment ago on a machine that others use.
 double CurrentInt8Rate(const KernelTable& table, ThreadPool& pool);
 
+/// The same for BF16, measured for as long as an attempt of MeasureLimits.
+double CurrentBf16Rate(const KernelTable& table, ThreadPool& pool);
+
 }  // namespace toaster::kernels
