@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -252,6 +253,62 @@ TEST_P(OperationsTest, SelectEntries) {
     ExpectSame(scores, expected_scores, "scores");
     ASSERT_EQ(selection.entries, expected.entries) << rows << " rows";
     ASSERT_EQ(static_cast<int64_t>(selection.entries[0].size()), kTopk);
+  }
+}
+
+// Who does not ask for the scores may get the choice without most of them.
+TEST_P(OperationsTest, SelectEntriesWithoutScores) {
+  constexpr int64_t kWidth = 128, kPairs = 8, kKeys = 1100;
+  const bool official = GetParam().numerics == Numerics::kOfficial;
+  struct Shape {
+    int64_t rows, heads, topk;
+    bool first_are_best;  // the keys that a sample is taken of mislead
+  };
+  for (const Shape shape :
+       {Shape{1, 64, 70, false}, Shape{1, 64, 70, true}, Shape{4, 64, 130, false},
+        Shape{4, 90, 1, true}, Shape{3, 3, kKeys - 1, false}}) {
+    PagedRows keys(official ? KeyBytes(kWidth) : 4 * kWidth, 32);
+    Tensor values = source_.Numbers({kWidth});
+    for (int64_t i = 0; i < kKeys; ++i) {
+      // Of every ten keys one is a repetition, five are nearly that, and one has blocks whose
+      // scales are too far apart for bounds.
+      if (i % 10 >= 7) values = source_.Numbers({kWidth});
+      if (i % 10 > 1 && i % 10 < 7) values.data()[source_.Integer(kWidth)] *= 1.5f;
+      Tensor key;
+      key.CopyFrom(values);
+      if (i % 10 == 1) {
+        for (int64_t k = 0; k < 32; ++k) key.data()[k] /= 1024;
+      }
+      if (shape.first_are_best && i < 16) {
+        for (int64_t k = 0; k < kWidth; ++k) key.data()[k] *= 64;
+      }
+      uint8_t* row = keys.Append();
+      if (official) {
+        EncodeKey(key.data(), kWidth, row);
+      } else {
+        std::memcpy(row, key.data(), static_cast<size_t>(keys.row_bytes()));
+      }
+    }
+    const int64_t rows = shape.rows, heads = shape.heads;
+    Tensor q = source_.Numbers({rows, heads, kWidth}), weights = source_.Numbers({rows, heads});
+    for (int64_t i = 0; i < weights.size() && shape.first_are_best; ++i)
+      weights.data()[i] = std::abs(weights.data()[i]);
+    // The second row has none: its scores are all alike. That of the third is too small for bounds.
+    if (rows > 1) std::fill_n(weights.Row(1), heads, 0.0f);
+    if (rows > 2) weights.Row(2)[0] = 1e-20f;
+    const Rotation rotation = {source_.Numbers({rows, kPairs}), source_.Numbers({rows, kPairs})};
+    const Segment segment = {0, rows, 4 * kKeys - rows};
+    const PagedRows* const of_segment[] = {&keys};
+    Tensor expected_q, expected_weights;
+    expected_q.CopyFrom(q);
+    expected_weights.CopyFrom(weights);
+    Selection selection, expected;
+    cpu_->SelectEntries(q, weights, rotation, {&segment, 1}, of_segment, shape.topk, selection,
+                        nullptr);
+    reference_->SelectEntries(expected_q, expected_weights, rotation, {&segment, 1}, of_segment,
+                              shape.topk, expected, nullptr);
+    ASSERT_EQ(selection.entries, expected.entries)
+        << rows << " rows, " << heads << " heads, the best " << shape.topk;
   }
 }
 

@@ -154,6 +154,39 @@ void MakeCompressedRow(std::span<const PoolSlot> slots, const CompressParameters
   }
 }
 
+namespace {
+
+/// Leaves the smallest `count` of different keys, in the order they stand in; 0 < count <= size.
+/// Gives the largest that stays. Counting by the upper 16 bits leaves few to compare.
+uint64_t KeepSmallest(std::vector<uint64_t>& keys, int64_t count) {
+  constexpr int kShift = 48;
+  uint64_t least = keys[0] >> kShift, most = least;
+  for (const uint64_t key : keys) {
+    least = std::min(least, key >> kShift);
+    most = std::max(most, key >> kShift);
+  }
+  std::vector<int32_t> counts(most - least + 1);
+  for (const uint64_t key : keys) ++counts[(key >> kShift) - least];
+  uint64_t last = 0;  // the count that is not taken whole
+  int64_t wanted = count;
+  while (wanted > counts[last]) wanted -= counts[last++];
+  std::vector<uint64_t> of_last;
+  for (const uint64_t key : keys) {
+    if ((key >> kShift) - least == last) of_last.push_back(key);
+  }
+  std::nth_element(of_last.begin(), of_last.begin() + wanted - 1, of_last.end());
+  const uint64_t limit = of_last[static_cast<size_t>(wanted - 1)];
+  size_t kept = 0;
+  for (const uint64_t key : keys) {
+    keys[kept] = key;  // written over unless it stays: no guessing which
+    kept += key <= limit ? 1 : 0;
+  }
+  keys.resize(kept);
+  return limit;
+}
+
+}  // namespace
+
 void SelectTop(const float* scores, int64_t n, int64_t count, std::vector<int32_t>& chosen) {
   if (count >= n) {
     chosen.resize(static_cast<size_t>(std::max<int64_t>(n, 0)));
@@ -181,17 +214,11 @@ void SelectTop(const float* scores, int64_t n, int64_t count, std::vector<int32_
       if (scores[i] <= bar) continue;
       candidates.push_back(RankKey(scores[i], i));
       if (candidates.size() < most) continue;
-      std::nth_element(candidates.begin(), candidates.begin() + count - 1, candidates.end());
-      candidates.resize(static_cast<size_t>(count));
-      bar = scores[static_cast<uint32_t>(candidates.back())];
+      bar = scores[static_cast<uint32_t>(KeepSmallest(candidates, count))];
     }
   }
-  if (static_cast<int64_t>(candidates.size()) > count) {
-    std::nth_element(candidates.begin(), candidates.begin() + count - 1, candidates.end());
-    candidates.resize(static_cast<size_t>(count));
-  }
+  if (static_cast<int64_t>(candidates.size()) > count) KeepSmallest(candidates, count);
   for (const uint64_t key : candidates) chosen.push_back(static_cast<int32_t>(key & 0xFFFFFFFF));
-  std::sort(chosen.begin(), chosen.end());
 }
 
 void RouteRow(float* scores, const RouteParameters& parameters, const int32_t* table,

@@ -1,6 +1,8 @@
 #pragma once
 
 #include "backend/backend.h"
+#include "backend/cpu/candidate_list.h"
+#include "backend/cpu/index_queries.h"
 #include "backend/cpu/kernels/kernels.h"
 #include "base/thread_pool.h"
 
@@ -93,8 +95,7 @@ class CpuBackend : public Backend {
                    const Segment& segment, const AttendSource& source, int64_t index,
                    int64_t head_begin, int64_t head_end, Scratch& scratch, Tensor& output) const;
 
-  /// Prepares one row's indexer queries in place and in the layout of kernels::IndexQuery, at place
-  /// `row` of the index_ buffers.
+  /// Prepares one row's indexer queries in place, and in index_queries_.
   void PrepareIndexRow(float* q, float* weights, int64_t row, int64_t heads, int64_t width,
                        const Rotation& rotation);
   /// SelectTop by all threads.
@@ -103,6 +104,23 @@ class CpuBackend : public Backend {
   /// scores[i] for keys i in [begin, end), at most kPagesPerPiece pages from the first of one on.
   void ScoreKeys(const Tensor& q, const Tensor& weights, int64_t row, const PagedRows& keys,
                  int64_t begin, int64_t end, float* scores) const;
+
+  /// Adds those keys in [begin, end), from the first of a page on, that may be among the best.
+  void FindCandidates(int64_t row, const PagedRows& keys, int64_t begin, int64_t end,
+                      CandidateList& found) const;
+  /// The same of samples [begin, end), groups of keys spread evenly; their numbers mean nothing.
+  void SampleCandidates(int64_t row, const PagedRows& keys, int64_t begin, int64_t end,
+                        CandidateList& found) const;
+  void AppendCandidates(int64_t row, const kernels::KeyPages& keys, int64_t first, int64_t count,
+                        CandidateList& found) const;
+  /// scores[i] for the key candidates[i].
+  void ScoreCandidates(int64_t row, const PagedRows& keys, std::span<const int32_t> candidates,
+                       float* scores) const;
+  static constexpr int kAllThreads = -1;
+  /// The best `count` of the first `n` keys, by exact scores of those only whose bounds leave it
+  /// open; by one thread of the pool, in whose loop it is called, or kAllThreads.
+  void SelectByBounds(int64_t row, const PagedRows& keys, int64_t n, int64_t count, int thread,
+                      std::vector<int32_t>& chosen);
 
   /// The tokens of one expert: `tokens` slots of gathered_, activations_ and results_ from `first`.
   struct ExpertGroup {
@@ -121,10 +139,9 @@ class CpuBackend : public Backend {
   std::vector<Scratch> scratch_;
   PackedRows plain_, quantised_, activated_, gathered_;
   Tensor mixes_, padded_, biased_, activations_, results_;
-  AlignedArray<uint8_t> index_codes_, index_folds_;
-  AlignedArray<int8_t> folded_index_codes_;
-  AlignedArray<int32_t> folded_index_offsets_;
-  AlignedArray<float> index_scales_, index_weights_, folded_index_weights_, index_row_scores_;
+  IndexQueries index_queries_;
+  std::vector<CandidateList> candidates_;  // by thread
+  AlignedArray<float> index_row_scores_;
 };
 
 }  // namespace toaster

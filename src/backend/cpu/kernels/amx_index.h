@@ -4,6 +4,7 @@
 // for each 64 numbers, so that what follows them is most of the work. Included by avx512_amx.cc
 // only.
 
+#include "backend/cpu/kernels/amx_tiles.h"
 #include "backend/cpu/kernels/avx512_folded_keys.h"
 #include "backend/cpu/kernels/avx512_index.h"
 #include "backend/cpu/kernels/kernels.h"
@@ -16,29 +17,13 @@ namespace {
 constexpr int kTileKeys = 16;
 constexpr int64_t kTileWidth = 64;  // numbers of a head that a tile holds
 
-/// Tells the compiler that an instruction reads memory it was not told of: GCC's intrinsics leave
-/// out what a tile is loaded from, and most of what the shapes are.
-inline void WrittenForTiles(const void* memory) { asm volatile("" ::"r"(memory) : "memory"); }
-
-/// What ldtilecfg reads.
-struct alignas(64) TileShapes {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
 // Tile registers: sums [key, head]; keys [key, 64] and heads [64/4, head, 4]; the same of the 32
 // numbers left of a width that 64 does not divide. The instructions want their numbers as text.
 inline void SetTileShapes() {
   TileShapes shapes;
-  for (int tile = 0; tile < 8; ++tile) {
-    shapes.row_bytes[tile] = tile == 3 ? 32 : 64;
-    shapes.rows[tile] = tile == 4 ? 8 : 16;
-  }
-  WrittenForTiles(&shapes);
-  _tile_loadconfig(&shapes);
+  shapes.row_bytes[3] = 32;
+  shapes.rows[4] = 8;
+  shapes.Load();
 }
 
 /// Dots of 16 keys with the 16 heads from `head` on, [key, head].
@@ -126,31 +111,6 @@ void IndexScores(const IndexQuery& query, const KeyPages& keys, int64_t count, f
     }
   }
   _tile_release();
-}
-
-// Multiply-adds in tile registers, for measuring the limits of the machine.
-int64_t SpinInt8(int64_t rounds, float* sink) {
-  SetTileShapes();
-  alignas(64) int32_t sums[16 * 16] = {};
-  sums[0] = static_cast<int32_t>(*sink);
-  WrittenForTiles(sums);
-  _tile_loadd(1, sums, 64);
-  _tile_loadd(2, sums, 64);
-  _tile_zero(0);
-  _tile_zero(5);
-  _tile_zero(6);
-  _tile_zero(7);
-  const int64_t steps = rounds / 64;  // as long as the other spins, about
-  for (int64_t step = 0; step < steps; ++step) {
-    _tile_dpbssd(0, 1, 2);
-    _tile_dpbssd(5, 1, 2);
-    _tile_dpbssd(6, 1, 2);
-    _tile_dpbssd(7, 1, 2);
-  }
-  _tile_stored(0, sums, 64);
-  _tile_release();
-  *sink += static_cast<float>(sums[0]);
-  return steps * 4 * 2 * 16 * 16 * 64;
 }
 
 }  // namespace

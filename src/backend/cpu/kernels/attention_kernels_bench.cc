@@ -9,6 +9,7 @@
 #include <map>
 #include <string>
 
+#include "backend/cpu/index_queries.h"
 #include "backend/cpu/kernels/kernels.h"
 #include "backend/cpu/kernels/limits.h"
 #include "backend/cpu/kernels/test_support.h"
@@ -98,27 +99,44 @@ void Entries(benchmark::State& state, const std::string& name) {
   Count(state, 1, 0);
 }
 
-void IndexKeys(benchmark::State& state, const std::string& name) {
+/// One query's work on the keys of one page; `work` gets the query, prepared for a table.
+template <typename Work>
+void IndexWork(benchmark::State& state, const std::string& name, const Work& work) {
   const ScopedFlushDenormals flush;
-  const KernelTable& table = *Choose(name.c_str());
-  AlignedArray<uint8_t> codes(kIndexWidth * kIndexHeads);
-  AlignedArray<int8_t> folded(kIndexWidth * kIndexHeads);
-  const AlignedArray<int32_t> offsets(kIndexHeads);
-  AlignedArray<float> scales(kIndexWidth / 32 * kIndexHeads), weights(kIndexHeads);
-  for (int64_t i = 0; i < codes.size(); ++i) {
-    codes[i] = static_cast<uint8_t>(kIndexBias + i % 13 - 6);
-    folded[i] = static_cast<int8_t>(i % 13 - 6);
+  constexpr int64_t kKeyBytes = kIndexWidth / 2 + kIndexWidth / 32;
+  TestRandom random(1);
+  std::vector<uint8_t> heads(kIndexHeads * kKeyBytes), keys(kKeys * kKeyBytes);
+  for (std::vector<uint8_t>* bytes : {&heads, &keys}) {
+    for (size_t i = 0; i < bytes->size(); ++i)
+      (*bytes)[i] = i % kKeyBytes < kIndexWidth / 2 ? static_cast<uint8_t>(random.Bits()) : 125;
   }
-  for (int64_t i = 0; i < scales.size(); ++i) scales[i] = 0.5f;
-  for (int64_t i = 0; i < kIndexHeads; ++i) weights[i] = 0.25f;
-  const IndexQuery query = {codes.data(),   scales.data(),
-                            weights.data(), kIndexHeads,
-                            kIndexWidth,    {folded.data(), offsets.data(), weights.data()}};
-  const std::vector<uint8_t> keys(kKeys * (kIndexWidth / 2 + kIndexWidth / 32), 125);
-  std::vector<float> out(kKeys);
+  IndexQueries queries;
+  queries.Resize(1, kIndexHeads, kIndexWidth, *Choose(name.c_str()));
+  queries.Set(0, heads.data(), std::vector<float>(kIndexHeads, 0.25f).data());
   const uint8_t* const page = keys.data();
-  for (auto _ : state) table.index_scores(query, {&page, kKeys}, kKeys, out.data());
+  work(queries, KeyPages{&page, kKeys});
   Count(state, 2.0 * kKeys * kIndexHeads * kIndexWidth, Limits(name).int8_ops_per_s);
+}
+
+void ScoreKeys(benchmark::State& state, const std::string& name) {
+  IndexWork(state, name, [&](const IndexQueries& queries, const KeyPages& keys) {
+    std::vector<float> out(kKeys);
+    for (auto _ : state)
+      Choose(name.c_str())->index_scores(queries.Row(0), keys, kKeys, out.data());
+  });
+}
+
+void FindCandidates(benchmark::State& state, const std::string& name) {
+  auto* const find = Choose(name.c_str())->index_candidates;
+  if (find == nullptr) {
+    state.SkipWithError("this table has none");
+    return;
+  }
+  IndexWork(state, name, [&](const IndexQueries& queries, const KeyPages& keys) {
+    constexpr float kNone = 1e20f;
+    for (auto _ : state)
+      benchmark::DoNotOptimize(find(queries.Candidates(0), keys, kKeys, 0, kNone, {}));
+  });
 }
 
 // Numbers through Hadamard rotation and E2M1 coding.
@@ -156,14 +174,12 @@ void Activation(benchmark::State& state, const std::string& name) {
 
 const bool registered = [] {
   using Body = void (*)(benchmark::State&, const std::string&);
-  const std::pair<const char*, Body> bodies[] = {{"scores_flops", Scores},
-                                                 {"values_flops", Values},
-                                                 {"softmax_numbers", Softmax},
-                                                 {"expand_entries", Entries},
-                                                 {"index_scores_ops", IndexKeys},
-                                                 {"index_head_numbers", IndexHeads},
-                                                 {"quantize_e4m3_numbers", Quantise},
-                                                 {"swiglu_numbers", Activation}};
+  const std::pair<const char*, Body> bodies[] = {
+      {"scores_flops", Scores},           {"values_flops", Values},
+      {"softmax_numbers", Softmax},       {"expand_entries", Entries},
+      {"index_scores_ops", ScoreKeys},    {"index_candidates_ops", FindCandidates},
+      {"index_head_numbers", IndexHeads}, {"quantize_e4m3_numbers", Quantise},
+      {"swiglu_numbers", Activation}};
   for (const auto& [what, body] : bodies) {
     for (const std::string& table : RunnableTables()) {
       const std::string name = std::string("Kernel/") + what + "/" + table;

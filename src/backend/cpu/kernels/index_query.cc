@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "backend/cpu/kernels/kernels.h"
 #include "tensor/number_formats.h"
@@ -88,6 +89,29 @@ bool FoldIndexHead(const uint8_t* key, int64_t width, int64_t head, int64_t padd
   *offset = -kFoldedIndexBias * sum;
   *folded_weight = weight * (E8m0ToFloat(static_cast<uint8_t>(least)) * 0.25f);
   return true;
+}
+
+float WholeIndexWeights(const float* folded_weights, int64_t heads, int16_t* weights,
+                        int16_t* slacks) {
+  // Each term of a score is rounded twice, by 2^-8 of itself at most; what the sum of floats adds
+  // to that is far below the hundredth on top.
+  constexpr double kRoundings = 0x1p-7 * 1.01;
+  constexpr double kHalf = 0.501;  // of a whole weight, and what the division by `scale` is off
+  float most = 0;
+  for (int64_t h = 0; h < heads; ++h) most = std::max(most, std::abs(folded_weights[h]));
+  // The sum of all terms has to stay an int32_t.
+  const int64_t limit =
+      std::min<int64_t>(std::numeric_limits<int16_t>::max(),
+                        std::numeric_limits<int32_t>::max() / (heads * kMostCandidateDot));
+  const float scale = most / static_cast<float>(limit);
+  for (int64_t h = 0; h < heads; ++h) {
+    const float whole = scale > 0 ? std::nearbyint(folded_weights[h] / scale) : 0.0f;
+    const int64_t place = CandidateOrder(h);
+    weights[place] = static_cast<int16_t>(whole);
+    slacks[place] =
+        static_cast<int16_t>(std::ceil(16 * (kHalf + (std::abs(whole) + kHalf) * kRoundings)));
+  }
+  return scale;
 }
 
 }  // namespace toaster::kernels

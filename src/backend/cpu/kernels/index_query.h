@@ -30,4 +30,18 @@ static constexpr int64_t FoldedOrder(int64_t k, int64_t width) {
 bool FoldIndexHead(const uint8_t* key, int64_t width, int64_t head, int64_t padded_heads,
                    float weight, int8_t* codes, int32_t* offset, float* folded_weight);
 
+/// Where head `h` stands among the weights of a CandidateQuery: as two vectors of 16 dots are
+/// packed to one of words.
+static constexpr int64_t CandidateOrder(int64_t h) {
+  return h / 32 * 32 + h % 16 / 4 * 8 + h / 16 % 2 * 4 + h % 4;
+}
+
+/// Dots of a CandidateQuery up to this one count.
+static constexpr int kMostCandidateDot = (1 << 14) - 1;
+
+/// The weights of a FoldedIndexQuery for a CandidateQuery: weights and slacks [heads]. The result
+/// is the scale.
+float WholeIndexWeights(const float* folded_weights, int64_t heads, int16_t* weights,
+                        int16_t* slacks);
+
 }  // namespace toaster::kernels

@@ -88,6 +88,29 @@ struct IndexQuery {
   FoldedIndexQuery folded;         ///< null where scales are too far apart or too extreme for it
 };
 
+/// Sizes that index_candidates is made for: numbers of a head, heads (a multiple of the step, from
+/// two of them to the most), and keys of a page (a multiple).
+static constexpr int64_t kCandidateWidth = 128, kCandidateHeadStep = 32, kMaxCandidateHeads = 128,
+                         kCandidateKeyStep = 16;
+
+/// A query's form for index_candidates: its codes folded, its weights whole numbers.
+struct CandidateQuery {
+  const int8_t* codes = nullptr;     ///< those of FoldedIndexQuery
+  const int16_t* weights = nullptr;  ///< [heads] in CandidateOrder (index_query.h)
+  /// [heads], likewise: sixteenths of what a head's term may be off, for each unit of its dot.
+  const int16_t* slacks = nullptr;
+  float scale = 0;  ///< times a whole weight is the head's
+  int64_t heads = 0;
+};
+
+/// Keys whose scores may count, and what is known of those: score = RoundBf16(s) with lower <= s <=
+/// upper.
+struct IndexCandidates {
+  int32_t* keys = nullptr;
+  float* lower = nullptr;
+  float* upper = nullptr;
+};
+
 /// Compact indexer keys (width/2 bytes of E2M1 codes, low nibble first, then width/32 scale bytes)
 /// in pages of `page_keys` keys without gaps; the last page may hold fewer.
 struct KeyPages {
@@ -166,6 +189,13 @@ struct KernelTable {
   // RoundBf16(FoldLanes(lanes)).
   void (*index_scores)(const IndexQuery& query, const KeyPages& keys, int64_t count, float* out);
   bool reads_folded_queries = false;  ///< whether it makes use of IndexQuery::folded
+
+  // Those of the first `count` keys, page_keys a multiple of kCandidateKeyStep, whose upper bound
+  // is at least `bar`, in rising order, the first key's number being `first`. Bounds are infinite
+  // where nothing is known. The result is how many there are; `found` has room for count +
+  // kCandidateKeyStep. Null in tables that have no fast way.
+  int64_t (*index_candidates)(const CandidateQuery& query, const KeyPages& keys, int64_t count,
+                              int32_t first, float bar, const IndexCandidates& found) = nullptr;
 
   // For measuring the limits of the machine (limits.h): many rounds of the multiply-adds this table
   // uses, in registers, on the number *sink, which takes up the result so that nothing is left out.
