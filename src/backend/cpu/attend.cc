@@ -191,9 +191,11 @@ void CpuBackend::Attend(const Tensor& q, const AttendParameters& parameters,
   const int64_t rows = q.extent(0), heads = q.extent(1);
   output.Reshape({rows, heads, q.extent(2)});
   // Few rows: heads are split too, so that every thread has work; the entries are then expanded
-  // once per group of heads.
+  // once per group of heads, and a product for few heads is slower. Pieces of different rows take
+  // different times: more of them even that out.
+  const int64_t pieces = rows == 1 ? pool_.threads() : 2 * pool_.threads();
   int64_t groups = 1;
-  while (rows * groups < 2 * pool_.threads() && heads / (2 * groups) >= 8) groups *= 2;
+  while (rows * groups < pieces && heads / (2 * groups) >= 8) groups *= 2;
   const int64_t per_group = (heads + groups - 1) / groups;
   std::vector<std::pair<size_t, int64_t>> places;  // per row: segment and index in it
   for (size_t s = 0; s < segments.size(); ++s) {

@@ -78,8 +78,12 @@ kernels::IndexQuery IndexQueries::Row(int64_t row) const {
 
 kernels::CandidateQuery IndexQueries::Candidates(int64_t row) const {
   const int64_t heads_at = row * padded_heads_;
-  return {folded_codes_.data() + heads_at * width_, whole_weights_.data() + heads_at,
-          slacks_.data() + heads_at, whole_scales_[row], padded_heads_};
+  return {folded_codes_.data() + heads_at * width_,
+          folded_offsets_.data() + heads_at,
+          whole_weights_.data() + heads_at,
+          slacks_.data() + heads_at,
+          whole_scales_[row],
+          padded_heads_};
 }
 
 }  // namespace toaster

@@ -16,11 +16,11 @@ namespace toaster {
 namespace {
 
 constexpr int64_t kRatio = 4;
-constexpr int64_t kPagesPerPiece = 64;   // pages of keys that one thread scores at a time
-constexpr int64_t kPagesPerScan = 128;   // and scans for candidates
+constexpr int64_t kPagesPerPiece = 64;  // pages of keys that one thread scores at a time
+constexpr int64_t kPagesPerScan = 128;  // and scans for candidates
 constexpr int64_t kCandidatesFrom = 8;  // so many keys for each one chosen make that pay
-constexpr int64_t kSampleEvery = 64;     // groups of keys, of which one is looked at first
-constexpr int64_t kKeysPerPiece = 256;   // of candidates, scored at a time
+constexpr int64_t kSampleEvery = 64;    // groups of keys, of which one is looked at first
+constexpr int64_t kKeysPerPiece = 256;  // of candidates, scored at a time
 constexpr int64_t kScoresAtOnce = int64_t{1} << 24;  // bounds the score buffer
 
 /// The first rows of pages [begin, end) of rows, `begin` the first of a page.

@@ -1,8 +1,6 @@
 #pragma once
 
-// Keys that may be among the best, by AMX: bounds of their scores in whole numbers (kernels.h,
-// index_candidates). A dot, its positive part and its product with a weight are two vector
-// instructions for 32 scores, where the roundings of a score take nine for 16. Included by
+// Keys that may be among the best, as in avx512_candidates.h, but the dots by AMX. Included by
 // avx512_amx.cc only.
 //
 // The tile instructions for 32 heads and 16 keys (a unit) keep in step with the terms of the unit
@@ -10,11 +8,10 @@
 // other. Their order is written down, as the compiler's own would put all loads first.
 
 #include <cstring>
-#include <limits>
 
 #include "backend/cpu/kernels/amx_tiles.h"
+#include "backend/cpu/kernels/avx512_candidates.h"
 #include "backend/cpu/kernels/avx512_folded_keys.h"
-#include "backend/cpu/kernels/avx512_vector.h"
 #include "backend/cpu/kernels/fetch_ahead.h"
 #include "backend/cpu/kernels/index_query.h"
 #include "backend/cpu/kernels/kernels.h"
@@ -23,13 +20,16 @@ namespace toaster::kernels::amx {
 
 namespace {
 
-constexpr int kGroupKeys = 16;   // in a tile
+using avx512::AddApart;
+using avx512::FoundCandidates;
+using avx512::kGroupKeys;  // in a tile
+
 constexpr int kBatchGroups = 4;  // that one load of the heads' tiles serves
 constexpr int64_t kBatchKeys = kBatchGroups * kGroupKeys;
 constexpr int kUnitSteps = 8;        // in each of them the terms of two keys, and one key unpacked
 constexpr int kUnpackingPasses = 2;  // the first of a batch, in which the next one is unpacked
 constexpr int64_t kKeyBytes = kCandidateWidth / 2 + kCandidateWidth / 32;
-static_assert(kGroupKeys == kCandidateKeyStep && kUnitSteps * kUnpackingPasses == kGroupKeys);
+static_assert(kUnitSteps * kUnpackingPasses == kGroupKeys);
 
 /// The keys, 16 at a time; the last ones again and again.
 class KeyGroups {
@@ -112,24 +112,6 @@ struct GroupScales {
   _mm512_store_si512(codes + 64, _mm512_permutexvar_epi8(high, table));
 }
 
-/// Half of the lanes of a, added in pairs that lie kApart lanes apart, beside half of b's.
-template <int kApart>
-[[gnu::always_inline]] inline __m512i AddApart(__m512i a, __m512i b) {
-  constexpr __mmask16 kUpper = kApart == 1   ? 0xAAAA
-                               : kApart == 2 ? 0xCCCC
-                               : kApart == 4 ? 0xF0F0
-                                             : 0xFF00;
-  const __m512i kept = _mm512_mask_blend_epi32(kUpper, a, b);
-  const __m512i other = _mm512_mask_blend_epi32(static_cast<__mmask16>(~kUpper), a, b);
-  if constexpr (kApart == 1) {
-    return _mm512_add_epi32(kept, _mm512_shuffle_epi32(other, _MM_PERM_CDAB));
-  } else if constexpr (kApart == 2) {
-    return _mm512_add_epi32(kept, _mm512_shuffle_epi32(other, _MM_PERM_BADC));
-  } else {
-    return _mm512_add_epi32(kept, _mm512_shuffle_i64x2(other, other, kApart == 4 ? 0xB1 : 0x4E));
-  }
-}
-
 /// The tile instructions of a unit: dots of a group of keys with 32 heads. Tile registers: dots 0
 /// and 1; the keys' halves 2 and 3; the heads' halves 4 to 7. The instructions want their numbers
 /// as text.
@@ -190,58 +172,6 @@ struct UnitVectors {
   const uint8_t* ahead;                 ///< the same of keys to fetch
   const uint32_t* folds;                ///< [kUnitSteps]
   int8_t (*unpacked)[kCandidateWidth];  ///< [kUnitSteps]
-};
-
-/// Takes up the candidates among 16 keys.
-class FoundCandidates {
- public:
-  FoundCandidates(float scale, int64_t count, int32_t first, float bar,
-                  const IndexCandidates& found)
-      : scale_(scale), count_(count), first_(first), bar_(bar), found_(found) {}
-
-  int64_t size() const { return size_; }
-
-  /// The keys from `key` on, their number may be past the last one: sums in whole numbers, what
-  /// those may be off, in sixteenths and lanes to add, what is left of the scales, and the keys of
-  /// which nothing is known.
-  void Add(int64_t key, __m512i sums, __m512i slacks, __m512 scales, __mmask16 unknown) {
-    // Floats of whole numbers up to 2^31 and the two operations on them are off by 2^-22 of the
-    // terms at most; the slack is 2^-7 of those at least.
-    constexpr float kSixteenth = 1.001f / 16;
-    const __m512 slack =
-        _mm512_set1_ps(static_cast<float>(_mm512_reduce_add_epi32(slacks)) * kSixteenth);
-    const __m512 middle = _mm512_cvtepi32_ps(sums);
-    const __m512 unit = _mm512_mul_ps(scales, _mm512_set1_ps(scale_));
-    const __m512 upper = _mm512_mul_ps(_mm512_add_ps(middle, slack), unit);
-    const int64_t left = count_ - key;
-    const __mmask16 inside = left >= kGroupKeys ? 0xFFFF : avx512::FirstLanes(left > 0 ? left : 0);
-    const __mmask16 candidates =
-        inside & (unknown | _mm512_cmp_ps_mask(upper, _mm512_set1_ps(bar_), _CMP_GE_OQ));
-    if (candidates == 0) [[likely]]
-      return;
-    const __m512 lower = _mm512_mul_ps(_mm512_sub_ps(middle, slack), unit);
-    const __m512 infinity = _mm512_set1_ps(std::numeric_limits<float>::infinity());
-    const __m512i numbers =
-        _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first_ + key)),
-                         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-    _mm512_storeu_si512(found_.keys + size_, _mm512_maskz_compress_epi32(candidates, numbers));
-    Store(_mm512_mask_sub_ps(lower, unknown, _mm512_setzero_ps(), infinity), candidates,
-          found_.lower);
-    Store(_mm512_mask_mov_ps(upper, unknown, infinity), candidates, found_.upper);
-    size_ += __builtin_popcount(candidates);
-  }
-
- private:
-  void Store(__m512 bounds, __mmask16 candidates, float* out) const {
-    _mm512_storeu_ps(out + size_, _mm512_maskz_compress_ps(candidates, bounds));
-  }
-
-  float scale_;
-  int64_t count_;
-  int32_t first_;
-  float bar_;
-  const IndexCandidates& found_;
-  int64_t size_ = 0;
 };
 
 /// What a unit has in registers.
@@ -442,11 +372,8 @@ class CandidateScan {
     }
     const int64_t begin = batch_begin + plan.begin;
     if (begin < 0) return;  // before the first batch
-    const bool too_large =
-        _mm512_test_epi16_mask(all_dots,
-                               _mm512_set1_epi16(static_cast<int16_t>(~kMostCandidateDot))) != 0;
     list.Add(begin, sums, slacks, shared_[plan.half][plan.group],
-             too_large ? 0xFFFF : unknown_[plan.half][plan.group]);
+             avx512::TooLarge(all_dots) ? 0xFFFF : unknown_[plan.half][plan.group]);
   }
 
   const CandidateQuery& query_;

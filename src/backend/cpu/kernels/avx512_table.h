@@ -5,6 +5,7 @@
 
 #include "backend/cpu/kernels/avx2_accumulate.h"
 #include "backend/cpu/kernels/avx2_backward.h"
+#include "backend/cpu/kernels/avx512_candidates.h"
 #include "backend/cpu/kernels/avx512_elements.h"
 #include "backend/cpu/kernels/avx512_index.h"
 #include "backend/cpu/kernels/avx512_matmul.h"
@@ -35,6 +36,7 @@ constexpr KernelTable CommonTable(const char* name) {
       .swiglu_backward = avx2::SwigluBackward,
       .index_scores = IndexScores,
       .reads_folded_queries = true,
+      .index_candidates = FindCandidates,
       .spin_bf16 = nullptr,
       .spin_int8 = SpinInt8,
       .spin_float = SpinFloat,

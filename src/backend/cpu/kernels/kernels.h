@@ -96,6 +96,7 @@ static constexpr int64_t kCandidateWidth = 128, kCandidateHeadStep = 32, kMaxCan
 /// A query's form for index_candidates: its codes folded, its weights whole numbers.
 struct CandidateQuery {
   const int8_t* codes = nullptr;     ///< those of FoldedIndexQuery
+  const int32_t* offsets = nullptr;  ///< likewise
   const int16_t* weights = nullptr;  ///< [heads] in CandidateOrder (index_query.h)
   /// [heads], likewise: sixteenths of what a head's term may be off, for each unit of its dot.
   const int16_t* slacks = nullptr;
