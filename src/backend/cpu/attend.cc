@@ -18,8 +18,9 @@ namespace toaster {
 
 namespace {
 
-constexpr int64_t kTile = 128;  // slots expanded at a time
-constexpr int64_t kStep = 32;   // slots are padded to a multiple of this
+constexpr int64_t kTile = 128;      // slots expanded at a time
+constexpr int64_t kStep = 32;       // slots are padded to a multiple of this
+constexpr int64_t kSlotsAhead = 4;  // entries lie anywhere: so early they are fetched
 
 int64_t RoundUp(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -90,6 +91,12 @@ void CpuBackend::AttendHeads(const Tensor& q, const AttendParameters& parameters
 
   const auto expand = [&](int64_t begin, int64_t end) {
     for (int64_t slot = begin; slot < end; ++slot) {
+      if (slot + kSlotsAhead < slots.count) {
+        const uint8_t* ahead =
+            slots.Entry(slot + kSlotsAhead, parameters, segment, source, row_bytes);
+        for (int64_t at = 0; ahead != nullptr && at < row_bytes; at += 64)
+          __builtin_prefetch(ahead + at);
+      }
       const uint8_t* entry = slots.Entry(slot, parameters, segment, source, row_bytes);
       if (official()) {
         uint16_t* out = scratch.tile.data() + (slot - begin) * stride;
