@@ -78,15 +78,10 @@ struct GroupScales {
 
   void Share() {
     const __m512i scales = _mm512_load_si512(of_blocks);
-    __m512i least = _mm512_min_epu8(scales, _mm512_rol_epi32(scales, 16));
-    least = _mm512_min_epu8(least, _mm512_rol_epi32(least, 8));
+    const __m512i least = avx512::LeastOfFour(scales);
     const __m512i above = _mm512_sub_epi8(scales, least);
     const __m512i exponents = _mm512_and_si512(least, _mm512_set1_epi32(255));
-    static_assert(kMostFold == 3);  // two bits
-    unknown =
-        _mm512_test_epi32_mask(above, _mm512_set1_epi8(~kMostFold)) |
-        _mm512_cmplt_epi32_mask(exponents, _mm512_set1_epi32(127 - kPlainExponent)) |
-        _mm512_cmpgt_epi32_mask(exponents, _mm512_set1_epi32(127 + kPlainExponent - kMostFold));
+    unknown = avx512::FarAbove(above) | avx512::ExtremeScales(exponents);
     shared = avx512::AsFloats(_mm512_slli_epi32(exponents, 23));
     const __m512i two_bits = _mm512_and_si512(above, _mm512_set1_epi8(kMostFold));
     _mm512_store_si512(folds, _mm512_slli_epi32(two_bits, 4));
@@ -96,20 +91,9 @@ struct GroupScales {
 /// Puts the codes of one key in FoldedOrder.
 [[gnu::always_inline]] inline void UnpackKey(const uint8_t* key, uint32_t folds, __m512i table,
                                              int8_t* codes) {
-  const __m512i nibble = _mm512_set1_epi8(15);
-  const __m512i block_of_quarter =
-      _mm512_setr_epi64(0, 0, 0x0101010101010101, 0x0101010101010101, 0x0202020202020202,
-                        0x0202020202020202, 0x0303030303030303, 0x0303030303030303);
-  // The place in the table is a code, behind the 16 of smaller scales than its block's.
-  const __m512i row =
-      _mm512_shuffle_epi8(_mm512_set1_epi32(static_cast<int>(folds)), block_of_quarter);
   __m512i pairs = _mm512_loadu_si512(key);
   asm volatile("" : "+v"(pairs));  // loaded once: it lies across two cache lines
-  constexpr int kAndOr = 0xEA;     // (a & b) | c
-  const __m512i low = _mm512_ternarylogic_epi32(pairs, nibble, row, kAndOr);
-  const __m512i high = _mm512_ternarylogic_epi32(_mm512_srli_epi16(pairs, 4), nibble, row, kAndOr);
-  _mm512_store_si512(codes, _mm512_permutexvar_epi8(low, table));
-  _mm512_store_si512(codes + 64, _mm512_permutexvar_epi8(high, table));
+  avx512::UnpackPairs(pairs, folds, table, codes, codes + 64);
 }
 
 /// The tile instructions of a unit: dots of a group of keys with 32 heads. Tile registers: dots 0

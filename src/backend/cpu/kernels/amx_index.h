@@ -56,7 +56,7 @@ struct KeyTile {
 
   void Fill(KeyCursor& cursor, int64_t width) {
     cursor.Next(keys);  // the last key fills up the tile
-    folds = folded.Unpack(keys, width, avx512::SignedCodes());
+    folds = folded.Unpack(keys, width, avx512::SignedCodes()) == 0;
   }
 };
 

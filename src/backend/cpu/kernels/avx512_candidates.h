@@ -95,35 +95,16 @@ class FoundCandidates {
   int64_t size_ = 0;
 };
 
-/// Adds the terms of 32 heads to the lanes of eight keys; `all_dots` takes up the bits of the dots.
-/// A call of its own, so that the lanes stay in memory and the dots in registers.
+/// Adds the terms of 32 heads to the lanes of kFoldedKeys keys; `all_dots` takes up the bits of the
+/// dots. A call of its own, so that the lanes stay in memory and the dots in registers.
 [[gnu::noinline]] void AddWholeTerms(const CandidateQuery& query, int64_t head,
                                      const uint8_t (*keys)[kMaxIndexWidth], __m512i* lanes,
                                      __m512i& all_dots) {
-  constexpr int kKeys = 8;
-  __m512i sums[2][kKeys];
-#pragma GCC unroll 2
-  for (int g = 0; g < 2; ++g) {
-    const __m512i offsets = _mm512_loadu_si512(query.offsets + head + 16 * g);
-#pragma GCC unroll 8
-    for (int i = 0; i < kKeys; ++i) sums[g][i] = offsets;
-  }
-  const int8_t* codes = query.codes + head * 4;
-  for (int64_t k = 0; k < kCandidateWidth; k += 32) {
-#pragma GCC unroll 8
-    for (int64_t quad = 0; quad < 8; ++quad, codes += query.heads * 4) {
-      const __m512i first = _mm512_loadu_si512(codes), second = _mm512_loadu_si512(codes + 64);
-#pragma GCC unroll 8
-      for (int i = 0; i < kKeys; ++i) {
-        const __m512i key = _mm512_set1_epi32(LoadUnaligned<int32_t>(keys[i] + k + 4 * quad));
-        sums[0][i] = _mm512_dpbusd_epi32(sums[0][i], key, first);
-        sums[1][i] = _mm512_dpbusd_epi32(sums[1][i], key, second);
-      }
-    }
-  }
+  __m512i sums[2][kFoldedKeys];
+  MultiplyFolded<2>(query.codes, query.offsets, query.heads, kCandidateWidth, head, keys, sums);
   const __m512i weights = _mm512_loadu_si512(query.weights + head);
 #pragma GCC unroll 8
-  for (int i = 0; i < kKeys; ++i) {
+  for (int i = 0; i < kFoldedKeys; ++i) {
     // Dots below zero become zero, those of 2^16 and more the largest word.
     const __m512i dots = _mm512_packus_epi32(sums[0][i], sums[1][i]);
     all_dots = _mm512_or_si512(all_dots, dots);
@@ -152,18 +133,18 @@ int64_t FindCandidates(const CandidateQuery& query, const KeyPages& keys, int64_
     const uint8_t* group[kGroupKeys];
     cursor.Next(group);  // the last key fills up a group
     FoldedKeys<kGroupKeys> folded;
-    const bool folds = folded.Unpack(group, kCandidateWidth, BiasedCodes());
+    const __mmask16 unfit = folded.Unpack(group, kCandidateWidth, BiasedCodes());
     __m512i lanes[kGroupKeys] = {};
     __m512i slacks = _mm512_setzero_si512(), all_dots = slacks;
     for (int64_t head = 0; head < query.heads; head += kCandidateHeadStep) {
       __m512i dots = _mm512_setzero_si512();
-      AddWholeTerms(query, head, folded.codes, lanes, dots);
-      AddWholeTerms(query, head, folded.codes + 8, lanes + 8, dots);
+      for (int i = 0; i < kGroupKeys; i += kFoldedKeys)
+        AddWholeTerms(query, head, folded.codes + i, lanes + i, dots);
       slacks = _mm512_dpwssd_epi32(slacks, dots, _mm512_loadu_si512(query.slacks + head));
       all_dots = _mm512_or_si512(all_dots, dots);
     }
     list.Add(begin, AddLanes(lanes), slacks, _mm512_load_ps(folded.scales),
-             folds && !TooLarge(all_dots) ? 0 : 0xFFFF);
+             TooLarge(all_dots) ? 0xFFFF : unfit);
   }
   return list.size();
 }

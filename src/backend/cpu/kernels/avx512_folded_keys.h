@@ -29,6 +29,44 @@ inline __m512i SignedCodes() {
   return _mm512_sub_epi8(BiasedCodes(), _mm512_set1_epi8(kFoldedIndexBias));
 }
 
+/// Of each lane the least of its four bytes, in all four.
+inline __m512i LeastOfFour(__m512i bytes) {
+  const __m512i least = _mm512_min_epu8(bytes, _mm512_rol_epi32(bytes, 16));
+  return _mm512_min_epu8(least, _mm512_rol_epi32(least, 8));
+}
+
+/// Keys whose least scale is too extreme to be shared. `exponents`: those scales, as whole numbers.
+inline __mmask16 ExtremeScales(__m512i exponents) {
+  return _mm512_cmplt_epi32_mask(exponents, _mm512_set1_epi32(127 - kPlainExponent)) |
+         _mm512_cmpgt_epi32_mask(exponents, _mm512_set1_epi32(127 + kPlainExponent - kMostFold));
+}
+
+/// Keys of which a block's scale is too far above the least to go into the codes. `above`: how far,
+/// a byte for each of four blocks.
+inline __mmask16 FarAbove(__m512i above) {
+  static_assert(kMostFold == 3);  // the two lowest bits
+  return _mm512_test_epi32_mask(above, _mm512_set1_epi8(~kMostFold));
+}
+
+/// 128 numbers in `pairs` of codes to values by a table: the even ones to `low`, the odd ones to
+/// `high`. `folds`: of each of their four blocks a byte, how far its scale is above the least,
+/// times 16.
+[[gnu::always_inline]] inline void UnpackPairs(__m512i pairs, uint32_t folds, __m512i table,
+                                               void* low, void* high) {
+  const __m512i nibble = _mm512_set1_epi8(15);
+  const __m512i block_of_quarter =
+      _mm512_setr_epi64(0, 0, 0x0101010101010101, 0x0101010101010101, 0x0202020202020202,
+                        0x0202020202020202, 0x0303030303030303, 0x0303030303030303);
+  // The place in the table is a code, behind the 16 of smaller scales than its block's.
+  const __m512i row =
+      _mm512_shuffle_epi8(_mm512_set1_epi32(static_cast<int>(folds)), block_of_quarter);
+  constexpr int kAndOr = 0xEA;  // (a & b) | c
+  const __m512i even = _mm512_ternarylogic_epi32(pairs, nibble, row, kAndOr);
+  const __m512i odd = _mm512_ternarylogic_epi32(_mm512_srli_epi16(pairs, 4), nibble, row, kAndOr);
+  _mm512_storeu_si512(low, _mm512_permutexvar_epi8(even, table));
+  _mm512_storeu_si512(high, _mm512_permutexvar_epi8(odd, table));
+}
+
 /// Some keys unpacked, at most 16.
 template <int kCount>
 struct FoldedKeys {
@@ -37,36 +75,24 @@ struct FoldedKeys {
   alignas(64) uint8_t codes[kCount][kMaxIndexWidth];  ///< in FoldedOrder, the larger scales in them
   alignas(64) float scales[16];                       ///< of each key, what its blocks share
 
-  /// Unpacks keys by a table of codes. False if the scales of one are too far apart or too extreme.
-  bool Unpack(const uint8_t* const* keys, int64_t width, __m512i table) {
+  /// Unpacks keys by a table of codes. Gives those whose scales are too far apart or too extreme.
+  __mmask16 Unpack(const uint8_t* const* keys, int64_t width, __m512i table) {
     alignas(64) uint32_t rows[kWords][16];
-    const bool folds = ShareScales(keys, width, rows);
-    const __m512i nibble = _mm512_set1_epi8(15);
-    const __m512i block_of_quarter =
-        _mm512_setr_epi64(0, 0, 0x0101010101010101, 0x0101010101010101, 0x0202020202020202,
-                          0x0202020202020202, 0x0303030303030303, 0x0303030303030303);
+    const __mmask16 unfit = ShareScales(keys, width, rows);
     for (int64_t k = 0; k < width; k += 128) {
       const int64_t bytes = Least(width - k, 128) / 2;
       const __mmask64 inside = ~uint64_t{0} >> (64 - bytes);
       for (int i = 0; i < kCount; ++i) {
-        // The place in the table is a code, behind the 16 of smaller scales than its block's.
-        const __m512i row = _mm512_shuffle_epi8(
-            _mm512_set1_epi32(static_cast<int>(rows[k / 128][i])), block_of_quarter);
-        const __m512i pairs = _mm512_maskz_loadu_epi8(inside, keys[i] + k / 2);
-        constexpr int kAndOr = 0xEA;  // (a & b) | c
-        const __m512i low = _mm512_ternarylogic_epi32(pairs, nibble, row, kAndOr);
-        const __m512i high =
-            _mm512_ternarylogic_epi32(_mm512_srli_epi16(pairs, 4), nibble, row, kAndOr);
-        _mm512_storeu_si512(codes[i] + k, _mm512_permutexvar_epi8(low, table));
-        _mm512_storeu_si512(codes[i] + k + bytes, _mm512_permutexvar_epi8(high, table));
+        UnpackPairs(_mm512_maskz_loadu_epi8(inside, keys[i] + k / 2), rows[k / 128][i], table,
+                    codes[i] + k, codes[i] + k + bytes);
       }
     }
-    return folds;
+    return unfit;
   }
 
  private:
   // Sets `scales`, and for each key and four blocks how far their scales are above it, times 16.
-  bool ShareScales(const uint8_t* const* keys, int64_t width, uint32_t (&rows)[kWords][16]) {
+  __mmask16 ShareScales(const uint8_t* const* keys, int64_t width, uint32_t (&rows)[kWords][16]) {
     const int64_t blocks = width / 32, words = (blocks + 3) / 4;
     for (int64_t word = 0; word < words; ++word) {
       for (int i = 0; i < 16; ++i) {  // past the last key, its own
@@ -77,20 +103,16 @@ struct FoldedKeys {
     __m512i least = _mm512_load_si512(rows[0]);
     for (int64_t word = 1; word < words; ++word)
       least = _mm512_min_epu8(least, _mm512_load_si512(rows[word]));
-    least = _mm512_min_epu8(least, _mm512_rol_epi32(least, 16));
-    least = _mm512_min_epu8(least, _mm512_rol_epi32(least, 8));
-    constexpr int kLeastScale = 127 - kPlainExponent, kMostScale = 127 + kPlainExponent - kMostFold;
-    bool folds =
-        _mm512_cmplt_epu8_mask(least, _mm512_set1_epi8(kLeastScale)) == 0 &&
-        _mm512_cmpgt_epu8_mask(least, _mm512_set1_epi8(static_cast<char>(kMostScale))) == 0;
+    least = LeastOfFour(least);
+    const __m512i exponents = _mm512_and_si512(least, _mm512_set1_epi32(255));
+    __mmask16 unfit = ExtremeScales(exponents);
     for (int64_t word = 0; word < words; ++word) {
       const __m512i fold = _mm512_sub_epi8(_mm512_load_si512(rows[word]), least);
-      folds &= _mm512_cmpgt_epu8_mask(fold, _mm512_set1_epi8(kMostFold)) == 0;
+      unfit |= FarAbove(fold);
       _mm512_store_si512(rows[word], _mm512_slli_epi32(fold, 4));
     }
-    const __m512i exponents = _mm512_and_si512(least, _mm512_set1_epi32(255));
     _mm512_store_si512(scales, _mm512_slli_epi32(exponents, 23));
-    return folds;
+    return unfit;
   }
 
   // Up to four scales; past the last, its own.
@@ -101,6 +123,40 @@ struct FoldedKeys {
     return LoadUnaligned<uint32_t>(four);
   }
 };
+
+constexpr int kFoldedKeys = 8;  // multiplied at once
+
+/// Dots of kFoldedKeys keys, unpacked with biased codes, with 16 * kGroups heads from `head` on.
+/// `codes` and `offsets` are those of a FoldedIndexQuery.
+template <int kGroups>
+[[gnu::always_inline]] inline void MultiplyFolded(const int8_t* codes, const int32_t* offsets,
+                                                  int64_t padded_heads, int64_t width, int64_t head,
+                                                  const uint8_t (*keys)[kMaxIndexWidth],
+                                                  __m512i (&dots)[kGroups][kFoldedKeys]) {
+#pragma GCC unroll 2
+  for (int g = 0; g < kGroups; ++g) {
+    const __m512i first = _mm512_loadu_si512(offsets + head + 16 * g);
+#pragma GCC unroll 8
+    for (int i = 0; i < kFoldedKeys; ++i) dots[g][i] = first;
+  }
+  const int64_t step = padded_heads * 4;
+  codes += head * 4;
+  for (int64_t k = 0; k < width; k += 32) {
+#pragma GCC unroll 8
+    for (int64_t quad = 0; quad < 8; ++quad, codes += step) {
+      __m512i signed_codes[kGroups];
+#pragma GCC unroll 2
+      for (int g = 0; g < kGroups; ++g) signed_codes[g] = _mm512_loadu_si512(codes + 64 * g);
+#pragma GCC unroll 8
+      for (int i = 0; i < kFoldedKeys; ++i) {
+        const __m512i key = _mm512_set1_epi32(LoadUnaligned<int32_t>(keys[i] + k + 4 * quad));
+#pragma GCC unroll 2
+        for (int g = 0; g < kGroups; ++g)
+          dots[g][i] = _mm512_dpbusd_epi32(dots[g][i], key, signed_codes[g]);
+      }
+    }
+  }
+}
 
 /// The 16 lanes of two keys, each adding every 16th head. Rounding two vectors to one of BF16
 /// numbers and taking those apart again by shifts deals them out twice, which puts lanes 0, 4, 8,

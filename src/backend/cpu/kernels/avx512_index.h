@@ -13,8 +13,7 @@ namespace toaster::kernels::avx512 {
 
 namespace {
 
-constexpr int kKeys = 4;        // scored at once
-constexpr int kFoldedKeys = 8;  // the same of those whose blocks share a scale
+constexpr int kKeys = 4;  // scored at once; kFoldedKeys of those whose blocks share a scale
 constexpr int64_t kMaxBlocks = kMaxIndexWidth / 32;
 
 /// Some keys unpacked. The query's codes are biased, since vpdpbusd wants unsigned bytes; `offset`
@@ -129,48 +128,27 @@ void ScoreKeys(const IndexQuery& query, const uint8_t* const* keys, float* score
 }
 
 /// Adds the terms of 16 * kGroups heads to the lanes of the keys, i and i + 4 together. A call of
-/// its own, so that the lanes stay in memory and the sums in registers.
+/// its own, so that the lanes stay in memory and the dots in registers.
 template <int kGroups>
 [[gnu::noinline]] void AddFoldedHeads(const IndexQuery& query,
                                       const uint8_t (&keys)[kFoldedKeys][kMaxIndexWidth],
                                       int64_t head, LanePair (&lanes)[kFoldedKeys / 2]) {
-  __m512i sums[kGroups][kFoldedKeys];
-#pragma GCC unroll 2
-  for (int g = 0; g < kGroups; ++g) {
-    const __m512i offsets = _mm512_loadu_si512(query.folded.offsets + head + 16 * g);
-#pragma GCC unroll 8
-    for (int i = 0; i < kFoldedKeys; ++i) sums[g][i] = offsets;
-  }
-  const int64_t step = query.padded_heads * 4;
-  const int8_t* codes = query.folded.codes + head * 4;
-  for (int64_t k = 0; k < query.width; k += 32) {
-#pragma GCC unroll 8
-    for (int64_t quad = 0; quad < 8; ++quad, codes += step) {
-      __m512i signed_codes[kGroups];
-#pragma GCC unroll 2
-      for (int g = 0; g < kGroups; ++g) signed_codes[g] = _mm512_loadu_si512(codes + 64 * g);
-#pragma GCC unroll 8
-      for (int i = 0; i < kFoldedKeys; ++i) {
-        const __m512i key = _mm512_set1_epi32(LoadUnaligned<int32_t>(keys[i] + k + 4 * quad));
-#pragma GCC unroll 2
-        for (int g = 0; g < kGroups; ++g)
-          sums[g][i] = _mm512_dpbusd_epi32(sums[g][i], key, signed_codes[g]);
-      }
-    }
-  }
+  __m512i dots[kGroups][kFoldedKeys];
+  MultiplyFolded<kGroups>(query.folded.codes, query.folded.offsets, query.padded_heads, query.width,
+                          head, keys, dots);
 #pragma GCC unroll 2
   for (int g = 0; g < kGroups; ++g) {
     const TermWeights weights(query.folded.weights + head + 16 * g);
 #pragma GCC unroll 4
     for (int i = 0; i < kFoldedKeys / 2; ++i)
-      AddTerms(sums[g][i], sums[g][i + 4], weights, lanes[i]);
+      AddTerms(dots[g][i], dots[g][i + 4], weights, lanes[i]);
   }
 }
 
 /// The scores of kFoldedKeys keys.
 __m256 ScoreFoldedKeys(const IndexQuery& query, const uint8_t* const* keys) {
   FoldedKeys<kFoldedKeys> folded;
-  if (query.folded.codes == nullptr || !folded.Unpack(keys, query.width, BiasedCodes())) {
+  if (query.folded.codes == nullptr || folded.Unpack(keys, query.width, BiasedCodes()) != 0) {
     alignas(32) float scores[kFoldedKeys];
     for (int i = 0; i < kFoldedKeys; i += kKeys) ScoreKeys(query, keys + i, scores + i);
     return _mm256_load_ps(scores);
