@@ -22,7 +22,8 @@ constexpr int64_t kTile = 128;      // slots expanded at a time
 constexpr int64_t kStep = 32;       // slots are padded to a multiple of this
 constexpr int64_t kSlotsAhead = 4;  // entries lie anywhere: so early they are fetched
 
-int64_t RoundUp(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+int64_t DivideUp(int64_t n, int64_t parts) { return (n + parts - 1) / parts; }
+int64_t RoundUp(int64_t n, int64_t step) { return DivideUp(n, step) * step; }
 
 // The slots of one query.
 struct Slots {
@@ -201,9 +202,10 @@ void CpuBackend::Attend(const Tensor& q, const AttendParameters& parameters,
   // once per group of heads, and a product for few heads is slower. Pieces of different rows take
   // different times: more of them even that out.
   const int64_t pieces = rows == 1 ? pool_.threads() : 2 * pool_.threads();
-  int64_t groups = 1;
-  while (rows * groups < pieces && heads / (2 * groups) >= 8) groups *= 2;
-  const int64_t per_group = (heads + groups - 1) / groups;
+  const int64_t wanted = DivideUp(pieces, std::max<int64_t>(rows, 1));
+  const int64_t per_group =
+      DivideUp(heads, std::clamp<int64_t>(wanted, 1, std::max<int64_t>(heads / 8, 1)));
+  const int64_t groups = DivideUp(heads, per_group);
   std::vector<std::pair<size_t, int64_t>> places;  // per row: segment and index in it
   for (size_t s = 0; s < segments.size(); ++s) {
     for (int64_t i = 0; i < segments[s].rows; ++i) places.emplace_back(s, i);

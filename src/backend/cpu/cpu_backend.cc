@@ -10,7 +10,8 @@ CpuBackend::CpuBackend(Numerics numerics, int threads, const kernels::KernelTabl
     : Backend(numerics),
       kernels_(kernels),
       pool_(threads),
-      scratch_(static_cast<size_t>(threads)) {}
+      scratch_(static_cast<size_t>(threads)),
+      candidates_(static_cast<size_t>(threads)) {}
 
 std::string CpuBackend::name() const {
   return fmt::format("cpu/{} with {} threads", kernels_.name, pool_.threads());

@@ -241,7 +241,6 @@ void CpuBackend::SelectEntries(Tensor& q, Tensor& weights, const Rotation& rotat
     return selection.entries[static_cast<size_t>(row.row)];
   };
 
-  candidates_.resize(static_cast<size_t>(pool_.threads()));
   const auto select_by_bounds = [&](const IndexRow& row, int thread) {
     SelectByBounds(row.row, *row.keys, row.visible, topk, thread, chosen(row));
   };

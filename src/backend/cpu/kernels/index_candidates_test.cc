@@ -89,7 +89,7 @@ void Check(const KernelTable& table, int64_t heads, int64_t count, int query_spr
   IndexQueries queries;
   queries.Resize(1, heads, kCandidateWidth, table);
   queries.Set(0, query.data(), weights.data());
-  if (!queries.HasCandidates(0)) return;
+  ASSERT_TRUE(queries.HasCandidates(0));
   std::vector<uint8_t> keys = RandomKeys(count, key_spread, random);
   for (int64_t i = 0; i < count && alike; ++i) {
     std::copy_n(keys.begin() + i / kCandidateKeyStep * kCandidateKeyStep * kKeyBytes, kKeyBytes,
