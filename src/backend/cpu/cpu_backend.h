@@ -82,10 +82,16 @@ class CpuBackend : public Backend {
   void Pack(const Tensor& x, bool quantise, PackedRows& rows);
   void Multiply(const Product& product, Scratch& scratch) const;
   /// How a product is cut into pieces, so that every thread has a few: into tokens first, since
-  /// each piece prepares its tokens' inputs anew. `rows` divides 128.
+  /// each piece prepares its tokens' inputs anew. `rows` divides a tile of scales or is whole
+  /// ones.
   struct PieceShape {
     int64_t rows, tokens;
   };
+  static constexpr int64_t kPieceTokens = 480;
+  /// Rows of a piece of `tokens` tokens: `piece_rows`, or more where the product expands tiles of
+  /// weights (inputs are then prepared once for more rows) and `rows`, all there are, still leave
+  /// every thread several pieces.
+  int64_t LongerPiece(int64_t piece_rows, int64_t rows, int64_t tokens) const;
   PieceShape PiecesOf(int64_t rows, int64_t tokens) const;
   /// The products and root mean squares of 5.1 steps 1 and 2 for every token: [rows, mixes].
   void HyperMix(const Tensor& streams, const HyperParameters& parameters, Tensor& mixes);

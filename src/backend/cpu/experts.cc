@@ -48,8 +48,10 @@ void CpuBackend::ComputeExperts(const Tensor& x, std::span<const ExpertGroup> gr
       step /= 2;
     std::vector<Piece> pieces;
     for (size_t g = 0; g < groups.size(); ++g) {
-      for (int64_t begin = 0; begin < matrix_rows; begin += step) {
-        pieces.push_back({g, begin, std::min(begin + step, matrix_rows)});
+      const int64_t rows =
+          LongerPiece(step, static_cast<int64_t>(groups.size()) * matrix_rows, groups[g].tokens);
+      for (int64_t begin = 0; begin < matrix_rows; begin += rows) {
+        pieces.push_back({g, begin, std::min(begin + rows, matrix_rows)});
       }
     }
     return pieces;

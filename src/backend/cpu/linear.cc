@@ -43,12 +43,24 @@ void CpuBackend::Pack(const Tensor& x, bool quantise, PackedRows& rows) {
   });
 }
 
+int64_t CpuBackend::LongerPiece(int64_t piece_rows, int64_t rows, int64_t tokens) const {
+  constexpr int64_t kFewTokens = 8, kRows = 512;
+  const int64_t pieces = 8 * pool_.threads();
+  if (!official() || tokens <= kFewTokens || tokens > kPieceTokens) return piece_rows;
+  while (piece_rows >= kernels::kScaleTileRows && piece_rows < kRows &&
+         rows / (2 * piece_rows) >= pieces)
+    piece_rows *= 2;
+  return piece_rows;
+}
+
 CpuBackend::PieceShape CpuBackend::PiecesOf(int64_t rows, int64_t tokens) const {
-  constexpr int64_t kTokens = 4 * kernels::kFloatPanelTokens, kRows = 128;
+  constexpr int64_t kRows = kernels::kScaleTileRows;
   const int64_t wanted = 4 * pool_.threads();
-  const int64_t across = rows / kRows < wanted ? (tokens + kTokens - 1) / kTokens : 1;
-  PieceShape piece{kRows, across == 0 ? 1 : (tokens + across - 1) / across};
+  const int64_t limit = rows / kRows < wanted ? kPieceTokens / 2 : kPieceTokens;
+  const int64_t across = std::max<int64_t>(1, (tokens + limit - 1) / limit);
+  PieceShape piece{kRows, std::max<int64_t>(1, (tokens + across - 1) / across)};
   while (piece.rows > 16 && rows / piece.rows * across < wanted) piece.rows /= 2;
+  piece.rows = LongerPiece(piece.rows, rows * across, piece.tokens);
   return piece;
 }
 
@@ -84,12 +96,16 @@ void CpuBackend::Multiply(const Product& product, Scratch& scratch) const {
     w.row_bytes = 2 * k;
     format = NumberFormat::kBf16;
   } else if (format == NumberFormat::kE4m3) {
-    const int64_t first = product.begin / 128 * weight.scale_columns();
+    // A piece longer than a tile of scales begins with one.
+    const int64_t columns = weight.scale_columns(),
+                  first = product.begin / kernels::kScaleTileRows * columns;
     if (weight.scale_format == ScaleFormat::kE8m0) {
       w.scales = weight.scales + first;
     } else {  // powers of two as floats: the exponent field is the scale byte
-      scratch.scales.Resize(weight.scale_columns());
-      for (int64_t i = 0; i < weight.scale_columns(); ++i) {
+      const int64_t count =
+          (rows + kernels::kScaleTileRows - 1) / kernels::kScaleTileRows * columns;
+      scratch.scales.Resize(count);
+      for (int64_t i = 0; i < count; ++i) {
         const auto bits = LoadUnaligned<uint32_t>(weight.scales + 4 * (first + i));
         scratch.scales[i] = static_cast<uint8_t>(bits >> 23);
       }
@@ -158,14 +174,16 @@ void CpuBackend::GroupedLinear(const Tensor& x, const Matrix& weight, int64_t gr
   });
   output.Reshape({x.rows(), weight.rows});
   struct Piece {
-    int64_t begin, end;   // rows that lie in one group and in one row of scale tiles
+    int64_t begin, end;   // rows that lie in one group, and in one tile of scales or whole ones
     int64_t first, last;  // tokens
   };
   std::vector<Piece> pieces;
   const PieceShape piece = PiecesOf(weight.rows, x.rows());
   for (int64_t begin = 0; begin < weight.rows;) {
-    const int64_t end =
-        std::min(begin / piece.rows * piece.rows + piece.rows, begin / rank * rank + rank);
+    const int64_t step = begin % kernels::kScaleTileRows == 0
+                             ? piece.rows
+                             : std::min(piece.rows, kernels::kScaleTileRows);
+    const int64_t end = std::min(begin / step * step + step, begin / rank * rank + rank);
     for (int64_t first = 0; first < x.rows(); first += piece.tokens)
       pieces.push_back({begin, end, first, std::min(first + piece.tokens, x.rows())});
     begin = end;

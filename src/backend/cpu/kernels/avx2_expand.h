@@ -4,6 +4,7 @@
 
 #include "backend/cpu/kernels/avx2_vector.h"
 #include "backend/cpu/kernels/kernels.h"
+#include "backend/cpu/kernels/scale_tiles.h"
 #include "backend/cpu/kernels/weight_tables.h"
 
 namespace toaster::kernels::avx2 {
@@ -113,7 +114,7 @@ class E4m3Row {
  public:
   static constexpr int kBits = 8;
   E4m3Row(const WeightRows& w, int64_t row)
-      : data_(w.data + row * w.row_bytes), scales_(w.scales) {}
+      : data_(w.data + row * w.row_bytes), scales_(E4m3Scales(w, row)) {}
   Separated At(int64_t k) const {
     const __m256i codes = LoadBytes32(data_ + k);
     const __m256 scale = _mm256_set1_ps(E8m0ToFloat(scales_[k / 128]));

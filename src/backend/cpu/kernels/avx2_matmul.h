@@ -10,6 +10,7 @@
 #include "backend/cpu/kernels/avx2_vector.h"
 #include "backend/cpu/kernels/blocked_float_product.h"
 #include "backend/cpu/kernels/kernels.h"
+#include "backend/cpu/kernels/scale_tiles.h"
 
 namespace toaster::kernels::avx2 {
 
@@ -338,7 +339,8 @@ template <typename Row>
 class RowTiles {
  public:
   static constexpr int kBits = Row::kBits;
-  RowTiles(const WeightRows& w, int64_t k, int64_t inputs) : w_(w), k_(k), inputs_(inputs) {}
+  RowTiles(const WeightRows& w, int64_t /*top*/, int64_t k, int64_t inputs)
+      : w_(w), k_(k), inputs_(inputs) {}
   void Expand(int64_t first, int64_t rows, float* tile) const {
     constexpr int64_t kRows = FloatTiles::kGroupRows;
     for (int64_t r = 0; r < rows; ++r) {
@@ -403,15 +405,21 @@ void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_
   }
 }
 
-void MatmulE4m3(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
-                int64_t y_stride, std::byte* scratch) {
-  const float* inputs =
-      AreFew(tokens, w.inner) ? SeparateInputs(w, x, x_stride, tokens, true, scratch) : nullptr;
+/// A few tokens' products with rows of one tile of scales, which the inputs take up.
+void FewE4m3(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
+             int64_t y_stride, std::byte* scratch) {
+  const float* inputs = SeparateInputs(w, x, x_stride, tokens, true, scratch);
   if (inputs != nullptr) {
     StreamProduct<E4m3Stream>(w, inputs, tokens, y, y_stride);
   } else {
     BlockedProduct<E4m3Row>(w, x, x_stride, tokens, y, y_stride, scratch);
   }
+}
+
+void MatmulE4m3(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
+                int64_t y_stride, std::byte* scratch) {
+  const auto multiply = AreFew(tokens, w.inner) ? ByScaleTiles<FewE4m3> : BlockedProduct<E4m3Row>;
+  multiply(w, x, x_stride, tokens, y, y_stride, scratch);
 }
 
 void MatmulE2m1(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,

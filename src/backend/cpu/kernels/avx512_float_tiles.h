@@ -7,6 +7,7 @@
 
 #include "backend/cpu/kernels/avx512_matmul.h"
 #include "backend/cpu/kernels/blocked_float_product.h"
+#include "backend/cpu/kernels/scale_tiles.h"
 
 namespace toaster::kernels::avx512 {
 
@@ -108,7 +109,8 @@ inline float* TileRow(float* tile, int64_t r, int64_t inputs) {
 class Bf16Tiles {
  public:
   static constexpr int kBits = 16;
-  Bf16Tiles(const WeightRows& w, int64_t k, int64_t inputs) : w_(w), k_(k), inputs_(inputs) {}
+  Bf16Tiles(const WeightRows& w, int64_t /*top*/, int64_t k, int64_t inputs)
+      : w_(w), k_(k), inputs_(inputs) {}
   void Expand(int64_t first, int64_t rows, float* tile) const {
     for (int64_t r = 0; r < rows; ++r) {
       const uint8_t* row = w_.data + (first + r) * w_.row_bytes;
@@ -128,9 +130,11 @@ class Bf16Tiles {
 class E4m3Tiles {
  public:
   static constexpr int kBits = 8;
-  E4m3Tiles(const WeightRows& w, int64_t k, int64_t inputs) : w_(w), k_(k), inputs_(inputs) {
+  E4m3Tiles(const WeightRows& w, int64_t top, int64_t k, int64_t inputs)
+      : w_(w), k_(k), inputs_(inputs) {
+    const uint8_t* scales = E4m3Scales(w, top) + k / 128;
     for (int64_t i = 0; i < inputs; i += 128) {
-      tables_[i / 128] = E4m3Table(E8m0ToFloat(w.scales[(k + i) / 128]));
+      tables_[i / 128] = E4m3Table(E8m0ToFloat(scales[i / 128]));
     }
   }
   void Expand(int64_t first, int64_t rows, float* tile) const {
@@ -185,7 +189,8 @@ inline void LoadE2m1(const uint8_t* codes, uint8_t scale, __m512& odd, __m512& e
 class E2m1Tiles {
  public:
   static constexpr int kBits = 4;
-  E2m1Tiles(const WeightRows& w, int64_t k, int64_t inputs) : w_(w), k_(k), inputs_(inputs) {}
+  E2m1Tiles(const WeightRows& w, int64_t /*top*/, int64_t k, int64_t inputs)
+      : w_(w), k_(k), inputs_(inputs) {}
   void Expand(int64_t first, int64_t rows, float* tile) const {
     for (int64_t r = 0; r < rows; ++r) {
       const uint8_t* codes = w_.data + (first + r) * w_.row_bytes + k_ / 2;

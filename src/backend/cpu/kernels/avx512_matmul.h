@@ -14,6 +14,7 @@
 #include "backend/cpu/kernels/even_groups.h"
 #include "backend/cpu/kernels/fetch_ahead.h"
 #include "backend/cpu/kernels/kernels.h"
+#include "backend/cpu/kernels/scale_tiles.h"
 
 namespace toaster::kernels::avx512 {
 
@@ -298,8 +299,9 @@ void MatmulBf16(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_
   }
 }
 
-void MatmulE4m3(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
-                int64_t y_stride, std::byte* scratch) {
+/// The product with rows of one tile of scales.
+void MatmulE4m3Tile(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens,
+                    float* y, int64_t y_stride, std::byte* scratch) {
   bool scaled = tokens <= kFewTokens;
   auto* inputs = reinterpret_cast<uint16_t*>(scratch);
   for (int64_t t = 0; scaled && t < tokens; ++t) {
@@ -310,6 +312,11 @@ void MatmulE4m3(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_
   } else {
     BlockedProduct(w, x, x_stride, tokens, y, y_stride, scratch, ExpandE4m3<kGroupRows>);
   }
+}
+
+void MatmulE4m3(const WeightRows& w, const uint16_t* x, int64_t x_stride, int64_t tokens, float* y,
+                int64_t y_stride, std::byte* scratch) {
+  ByScaleTiles<MatmulE4m3Tile>(w, x, x_stride, tokens, y, y_stride, scratch);
 }
 
 template <int kRows, int kTokens>

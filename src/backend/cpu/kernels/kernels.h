@@ -22,9 +22,13 @@ struct WeightRows {
   int64_t row_bytes = 0;          ///< distance between rows
   int64_t rows = 0;
   int64_t inner = 0;  ///< inputs per row; a multiple of 128 for E4M3 and E2M1
-  const uint8_t* scales =
-      nullptr;  ///< UE8M0; E4M3: [inner/128], the same for all these rows; E2M1: [rows, inner/32]
+  /// UE8M0. E2M1: [rows, inner/32]. E4M3: [tiles of kScaleTileRows rows, inner/128]; the first row
+  /// begins a tile, or all rows are in one.
+  const uint8_t* scales = nullptr;
 };
+
+/// Rows of a weight matrix that share E4M3 scales.
+static constexpr int64_t kScaleTileRows = 128;
 
 /// Most rows of a tile of expanded weights if a row takes `row_bytes`, a multiple of 4: as many as
 /// the second-level cache holds beside the inputs.
@@ -41,13 +45,30 @@ static constexpr int64_t MatmulTileRows(int64_t rows, int64_t row_bytes) {
   return tiles == 0 ? limit : ((rows + tiles - 1) / tiles + 3) / 4 * 4;
 }
 
-// Sizes of a product by fused multiply-adds of floats (blocked_float_product.h): rows and tokens of
-// a panel of sums, inputs of a block, rows of an expanded tile. Tile and inputs of a group of
-// tokens fit the first-level cache, the panel's inputs and sums the second-level one.
-static constexpr int64_t kFloatPanelRows = 128;
-static constexpr int64_t kFloatPanelTokens = 60;
+// Sizes of a product by fused multiply-adds of floats (blocked_float_product.h): rows of a panel of
+// sums, inputs of a block, rows of an expanded tile. Tile and inputs of a group of tokens fit the
+// first-level cache, the panel's sums and its inputs of a block the second-level one.
+static constexpr int64_t kFloatPanelRows = kScaleTileRows;
 static constexpr int64_t kFloatBlock = 512;
 static constexpr int64_t kFloatTileRows = 8;
+
+/// Most tokens of a group of sums in any table.
+static constexpr int64_t kFloatGroupTokens = 6;
+
+/// Most tokens of a panel, `padded` inputs each: more where one block is all there is and no sums
+/// wait, fewer where all inputs would take more than 2 MiB.
+static constexpr int64_t FloatPanelTokens(int64_t padded) {
+  constexpr int64_t kInputs = int64_t{512} << 10;
+  const int64_t most = padded > kFloatBlock ? 60 : 120;
+  const int64_t tokens = kInputs / padded / kFloatGroupTokens * kFloatGroupTokens;
+  return tokens > most ? most : tokens < kFloatGroupTokens ? kFloatGroupTokens : tokens;
+}
+
+/// Floats of the sums that wait: of a panel; of one group where one block is all there is.
+static constexpr int64_t FloatPanelSums(int64_t padded) {
+  return padded > kFloatBlock ? kFloatPanelRows * FloatPanelTokens(padded) * 16
+                              : kFloatTileRows * kFloatGroupTokens * 16;
+}
 
 /// Bytes of `scratch` that a matrix product with `inner` inputs may use: a tile of BF16 numbers; or
 /// inputs of few tokens as floats; or what blocked_float_product.h needs.
@@ -55,8 +76,8 @@ static constexpr int64_t MatmulScratchBytes(int64_t inner) {
   const int64_t padded = (inner + 31) / 32 * 32;
   const int64_t words = MatmulTileLimit(padded * 2) * padded * 2;
   const int64_t few_tokens = 4 * padded * 4;
-  const int64_t floats =
-      4 * (kFloatPanelTokens * (kFloatPanelRows * 16 + kFloatBlock) + kFloatTileRows * kFloatBlock);
+  const int64_t floats = 4 * (FloatPanelSums(padded) + kFloatTileRows * kFloatBlock +
+                              FloatPanelTokens(padded) * padded);
   const int64_t more = words > floats ? words : floats;
   return more > few_tokens ? more : few_tokens;
 }

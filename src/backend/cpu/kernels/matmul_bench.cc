@@ -104,9 +104,11 @@ void Matmul(benchmark::State& state, const Shape& shape, const std::string& name
   int64_t turn = 0;
   for (auto _ : state) {
     const uint8_t* data = memory + turn++ % matrices * matrix_bytes;
-    pool.ParallelFor(shape.rows, 128, [&](int64_t begin, int64_t end, int thread) {
-      const int64_t scale_row =
-          shape.format == Format::kE2m1 ? begin * (shape.inner / 32) : begin / 128;
+    const int64_t piece = tokens > 8 && shape.format != Format::kFloat ? 512 : 128;
+    pool.ParallelFor(shape.rows, piece, [&](int64_t begin, int64_t end, int thread) {
+      const int64_t scale_row = shape.format == Format::kE2m1
+                                    ? begin * (shape.inner / 32)
+                                    : begin / kScaleTileRows * (shape.inner / 128);
       const WeightRows w = {data + begin * row_bytes, row_bytes, end - begin, shape.inner,
                             scales.data() + scale_row};
       std::byte* work = scratch[thread]->data();

@@ -38,7 +38,9 @@ struct TestMatrix {
     const int64_t row_bytes = RowBytes(format, inner) + gap;
     bytes.resize(offset + count * row_bytes - gap);
     for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random.Bits());
-    const int64_t scale_count = format == Format::kE2m1 ? count * (inner / 32) : inner / 128;
+    const int64_t tiles = (count + kScaleTileRows - 1) / kScaleTileRows;
+    const int64_t scale_count =
+        format == Format::kE2m1 ? count * (inner / 32) : tiles * (inner / 128);
     scales.resize(format == Format::kBf16 ? 0 : scale_count);
     for (uint8_t& scale : scales) scale = Scale(temper, random);
     rows.resize(count);
@@ -54,7 +56,9 @@ struct TestMatrix {
           case Format::kE4m3:
             if (temper != Temper::kAll && (data[k] & 0x7F) == 0x7F) data[k] ^= 1;
             if (temper == Temper::kAll && (data[k] & 0x7F) == 0x7F && random.Below(64)) data[k] = 0;
-            rows[r][k] = FloatToBf16(E4m3ToFloat(data[k]) * E8m0ToFloat(scales[k / 128]));
+            rows[r][k] =
+                FloatToBf16(E4m3ToFloat(data[k]) *
+                            E8m0ToFloat(scales[r / kScaleTileRows * (inner / 128) + k / 128]));
             break;
           case Format::kE2m1: {
             const uint8_t code = k % 2 ? data[k / 2] >> 4 : data[k / 2] & 15;
@@ -166,7 +170,8 @@ class MatmulTest : public KernelTest {
     struct Size {
       int64_t rows, inner, tokens;
     };
-    for (const Size size : {Size{131, 256, 245}, {131, 512, 130}, {131, 640, 125}, {5, 128, 490}}) {
+    for (const Size size :
+         {Size{131, 256, 245}, {131, 512, 130}, {131, 640, 125}, {5, 128, 490}, {300, 640, 2}}) {
       Check(format, size.rows, size.inner, size.tokens, Temper::kOrdinary, Temper::kOrdinary,
             ++seed);
     }

@@ -3,6 +3,7 @@
 
 #include "backend/cpu/kernels/kernels.h"
 #include "backend/cpu/kernels/key_cursor.h"
+#include "backend/cpu/kernels/scale_tiles.h"
 #include "backend/cpu/kernels/weight_tables.h"
 #include "tensor/elementary.h"
 #include "tensor/number_formats.h"
@@ -37,8 +38,9 @@ float E4m3Value(uint8_t code, float scale) {
 struct E4m3Row {
   static void Expand(const WeightRows& w, int64_t row, float* out) {
     const uint8_t* data = w.data + row * w.row_bytes;
+    const uint8_t* scales = E4m3Scales(w, row);
     for (int64_t block = 0; block < w.inner; block += 128) {
-      const float scale = E8m0ToFloat(w.scales[block / 128]);
+      const float scale = E8m0ToFloat(scales[block / 128]);
       for (int64_t k = block; k < block + 128; ++k) out[Separated(k)] = E4m3Value(data[k], scale);
     }
   }
