@@ -38,8 +38,11 @@ AlignedArray<T> Numbers(int64_t n, T (*number)(int64_t)) {
 float SmallFloat(int64_t i) { return 0.25f * static_cast<float>(i % 13 - 6); }
 uint16_t SmallBf16(int64_t i) { return FloatToBf16(SmallFloat(i)); }
 uint8_t SmallIndexCode(int64_t i) { return static_cast<uint8_t>(i % 25); }
+int8_t SmallSignedCode(int64_t i) { return static_cast<int8_t>(i % 5 - 2); }
+int16_t SmallWhole(int64_t i) { return static_cast<int16_t>(i % 25); }
 uint8_t SmallCode(int64_t i) { return static_cast<uint8_t>(i * 37 % 120); }  // no E4M3 NaN
 uint8_t ScaleOne(int64_t) { return 127; }
+uint8_t SmallKey(int64_t i) { return i % 68 < 64 ? SmallCode(i) : ScaleOne(i); }
 
 }  // namespace
 
@@ -51,6 +54,7 @@ namespace {
 struct Case {
   std::string name;
   std::function<void(const KernelTable&)> run;
+  bool (*has)(const KernelTable&) = [](const KernelTable&) { return true; };
 };
 
 enum class Format { kBf16, kE4m3, kE2m1, kFloat };
@@ -151,6 +155,20 @@ std::vector<Case> Cases() {
          const uint8_t* const page = keys.data();
          CountedCall([&] { table.index_scores(query, {&page, kKeys}, kKeys, out.data()); });
        }});
+  cases.push_back(
+      {"index_candidates",
+       [](const KernelTable& table) {
+         const auto codes = Numbers<int8_t>(kIndexWidth * kIndexHeads, SmallSignedCode);
+         const AlignedArray<int32_t> offsets(kIndexHeads);
+         const auto weights = Numbers<int16_t>(kIndexHeads, SmallWhole);
+         const auto keys = Numbers<uint8_t>(kKeys * 68, SmallKey);
+         const CandidateQuery query = {codes.data(),   offsets.data(), weights.data(),
+                                       weights.data(), 1.0f,           kIndexHeads};
+         const uint8_t* const page = keys.data();
+         constexpr float kNone = 1e20f;
+         CountedCall([&] { table.index_candidates(query, {&page, kKeys}, kKeys, 0, kNone, {}); });
+       },
+       [](const KernelTable& table) { return table.index_candidates != nullptr; }});
   cases.push_back({"hadamard", [](const KernelTable& table) {
                      auto x = Numbers<float>(kIndexWidth, SmallFloat);
                      CountedCall([&] { table.hadamard(x.data(), kIndexWidth); });
@@ -191,7 +209,8 @@ int Main(int argc, char** argv) {
   if (argc == 1) {
     for (const char* table : {"portable", "avx2"}) {  // callgrind runs no AVX-512
       for (const Case& each : cases) {
-        if (CanRun(table)) std::printf("%s %s\n", table, each.name.c_str());
+        if (CanRun(table) && each.has(*Choose(table)))
+          std::printf("%s %s\n", table, each.name.c_str());
       }
     }
     return 0;

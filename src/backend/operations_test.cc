@@ -266,7 +266,8 @@ TEST_P(OperationsTest, SelectEntriesWithoutScores) {
   };
   for (const Shape shape :
        {Shape{1, 64, 70, false}, Shape{1, 64, 70, true}, Shape{4, 64, 130, false},
-        Shape{4, 90, 1, true}, Shape{3, 3, kKeys - 1, false}}) {
+        Shape{1, 64, 16, false}, Shape{4, 64, 16, true}, Shape{4, 90, 1, true},
+        Shape{3, 3, kKeys - 1, false}}) {
     PagedRows keys(official ? KeyBytes(kWidth) : 4 * kWidth, 32);
     Tensor values = source_.Numbers({kWidth});
     for (int64_t i = 0; i < kKeys; ++i) {

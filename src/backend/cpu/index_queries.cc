@@ -11,12 +11,11 @@ void IndexQueries::Resize(int64_t rows, int64_t heads, int64_t width,
   heads_ = heads;
   padded_heads_ = (heads + 15) / 16 * 16;
   width_ = width;
-  has_folded_ = kernels.reads_folded_queries;
-  has_candidates_ = has_folded_ && kernels.index_candidates != nullptr &&
-                    width == kernels::kCandidateWidth &&
+  has_candidates_ = kernels.index_candidates != nullptr && width == kernels::kCandidateWidth &&
                     padded_heads_ % kernels::kCandidateHeadStep == 0 &&
                     padded_heads_ >= 2 * kernels::kCandidateHeadStep &&
                     padded_heads_ <= kernels::kMaxCandidateHeads;
+  has_folded_ = kernels.reads_folded_queries || has_candidates_;
   codes_.Resize(rows * width * padded_heads_);
   scales_.Resize(rows * width / 32 * padded_heads_);
   weights_.Resize(rows * padded_heads_);

@@ -18,7 +18,6 @@ namespace {
 constexpr int64_t kRatio = 4;
 constexpr int64_t kPagesPerPiece = 64;  // pages of keys that one thread scores at a time
 constexpr int64_t kPagesPerScan = 128;  // and scans for candidates
-constexpr int64_t kCandidatesFrom = 8;  // so many keys for each one chosen make that pay
 constexpr int64_t kSampleEvery = 64;    // groups of keys, of which one is looked at first
 constexpr int64_t kKeysPerPiece = 256;  // of candidates, scored at a time
 constexpr int64_t kScoresAtOnce = int64_t{1} << 24;  // bounds the score buffer
@@ -227,7 +226,7 @@ void CpuBackend::SelectEntries(Tensor& q, Tensor& weights, const Rotation& rotat
     for (int64_t i = 0; i < segments[s].rows; ++i) {
       const IndexRow row = {segments[s].first_row + i, (segments[s].start + i + 1) / kRatio,
                             keys[s]};
-      if (scores == nullptr && row.visible >= kCandidatesFrom * topk && official() &&
+      if (scores == nullptr && row.visible >= kernels_.candidates_from * topk && official() &&
           index_queries_.HasCandidates(row.row) &&
           keys[s]->rows_per_page() % kernels::kCandidateKeyStep == 0) {
         by_bounds.push_back(row);

@@ -99,6 +99,7 @@ const bool registered = [] {
     const std::string name = "SelectEntries/" + table;
     benchmark::RegisterBenchmark(name.c_str(), SelectEntries, table)
         ->Arg(16384)
+        ->Arg(131072)
         ->Arg(1000000)
         ->UseManualTime()
         ->Unit(benchmark::kMillisecond);

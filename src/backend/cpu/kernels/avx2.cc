@@ -4,6 +4,7 @@
 
 #include "backend/cpu/kernels/avx2_accumulate.h"
 #include "backend/cpu/kernels/avx2_backward.h"
+#include "backend/cpu/kernels/avx2_candidates.h"
 #include "backend/cpu/kernels/avx2_elements.h"
 #include "backend/cpu/kernels/avx2_index.h"
 #include "backend/cpu/kernels/avx2_matmul.h"
@@ -30,6 +31,8 @@ static constexpr KernelTable kTable = {
     .swiglu = avx2::Swiglu,
     .swiglu_backward = avx2::SwigluBackward,
     .index_scores = avx2::IndexScores,
+    .index_candidates = avx2::FindCandidates,
+    .candidates_from = 64,
     .spin_bf16 = avx2::SpinFloat,
     .spin_int8 = avx2::SpinInt8,
     .spin_float = avx2::SpinFloat,

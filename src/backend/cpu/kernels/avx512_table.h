@@ -37,6 +37,7 @@ constexpr KernelTable CommonTable(const char* name) {
       .index_scores = IndexScores,
       .reads_folded_queries = true,
       .index_candidates = FindCandidates,
+      .candidates_from = 8,
       .spin_bf16 = nullptr,
       .spin_int8 = SpinInt8,
       .spin_float = SpinFloat,

@@ -218,6 +218,7 @@ struct KernelTable {
   // kCandidateKeyStep. Null in tables that have no fast way.
   int64_t (*index_candidates)(const CandidateQuery& query, const KeyPages& keys, int64_t count,
                               int32_t first, float bar, const IndexCandidates& found) = nullptr;
+  int64_t candidates_from = 0;  ///< so many keys for each one to choose make that the faster way
 
   // For measuring the limits of the machine (limits.h): many rounds of the multiply-adds this table
   // uses, in registers, on the number *sink, which takes up the result so that nothing is left out.
