@@ -77,7 +77,7 @@ std::vector<const KernelTable*> CandidateTables() {
 void Check(const KernelTable& table, int64_t heads, int64_t count, int query_spread, int key_spread,
            uint64_t seed) {
   TestRandom random(seed);
-  const std::vector<uint8_t> query = RandomKeys(heads, query_spread, random);
+  std::vector<uint8_t> query = RandomKeys(heads, query_spread, random);
   std::vector<float> weights(static_cast<size_t>(heads));
   for (float& weight : weights) {
     weight = Bf16ToFloat(random.Bf16(Temper::kOrdinary));
@@ -85,7 +85,11 @@ void Check(const KernelTable& table, int64_t heads, int64_t count, int query_spr
     if (random.Below(20) == 0) weight = 0;
   }
   const bool alike = seed % 5 == 0;  // one head, and keys that are all the same: bounds are tight
-  if (alike) std::fill(weights.begin() + 1, weights.end(), 0.0f);
+  for (int64_t h = 0, only = random.Below(heads); h < heads && alike; ++h) {
+    if (h == only) continue;
+    weights[static_cast<size_t>(h)] = 0;
+    std::fill_n(query.data() + h * kKeyBytes, kCandidateWidth / 2, uint8_t{0});
+  }
   IndexQueries queries;
   queries.Resize(1, heads, kCandidateWidth, table);
   queries.Set(0, query.data(), weights.data());
@@ -97,7 +101,7 @@ void Check(const KernelTable& table, int64_t heads, int64_t count, int query_spr
   }
   for (int64_t i = 0; i < count && !alike; i += 1 + random.Below(100)) {
     uint8_t* const key = keys.data() + i * kKeyBytes;
-    switch (random.Below(4)) {
+    switch (random.Below(5)) {
       case 0:  // as like a head as can be, so that the dot is large
         std::copy_n(query.data(), kKeyBytes, key);
         break;
@@ -106,6 +110,10 @@ void Check(const KernelTable& table, int64_t heads, int64_t count, int query_spr
         break;
       case 2:  // not a number
         key[kKeyBytes - 1] = 255;
+        break;
+      case 3:  // scales that no float of the bounds could take
+        std::fill_n(key + kCandidateWidth / 2, kCandidateWidth / 32,
+                    static_cast<uint8_t>(random.Below(2) ? 1 : 250));
         break;
       default:
         std::fill_n(key, kCandidateWidth / 2, uint8_t{0x80});
