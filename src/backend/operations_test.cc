@@ -189,6 +189,31 @@ TEST_P(OperationsTest, GroupedLinear) {
   }
 }
 
+// So many rows that pieces span several tiles of scales; groups that begin in the middle of one.
+TEST_P(OperationsTest, LinearOfManyRows) {
+  constexpr int64_t kTokens = 9, kColumns = 128, kGroups = 3, kRank = 2080;
+  struct Stored {
+    NumberFormat format;
+    ScaleFormat scales;
+  };
+  for (const Stored stored : {Stored{NumberFormat::kE4m3, ScaleFormat::kE8m0},
+                              {NumberFormat::kE4m3, ScaleFormat::kFloat32},
+                              {NumberFormat::kE2m1, ScaleFormat::kE8m0},
+                              {NumberFormat::kBf16, ScaleFormat::kNone}}) {
+    const StoredMatrix weight(source_, stored.format, stored.scales, kGroups * kRank, kColumns);
+    const Tensor x = source_.Numbers({kTokens, kColumns});
+    Tensor y, expected;
+    cpu_->Linear(x, std::vector<Projection>{{&weight.get(), &y}});
+    reference_->Linear(x, std::vector<Projection>{{&weight.get(), &expected}});
+    ExpectSame(y, expected, "linear");
+    if (stored.format == NumberFormat::kE2m1) continue;  // no model's wo_a
+    const Tensor grouped = source_.Numbers({kTokens, kGroups * kColumns});
+    cpu_->GroupedLinear(grouped, weight.get(), kGroups, y);
+    reference_->GroupedLinear(grouped, weight.get(), kGroups, expected);
+    ExpectSame(y, expected, "groups");
+  }
+}
+
 TEST_P(OperationsTest, HyperConnections) {
   for (const auto& [streams, width] :
        {std::pair<int64_t, int64_t>{4, 128}, {4, 70}, {3, 100}, {2, 33}}) {
