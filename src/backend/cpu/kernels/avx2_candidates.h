@@ -22,8 +22,8 @@ constexpr int kGroupKeys = 8;  // whose bounds are worked out together
 constexpr int kRoundKeys = 4;  // multiplied at once
 constexpr int kKeyBlocks = kCandidateWidth / 32;
 static_assert(kKeyBlocks == 4 && kCandidateKeyStep % kGroupKeys == 0);
-// Sums of eight products of a biased code and one of a key.
-static_assert(8 * (2 * kFoldedIndexBias) * 12 <= std::numeric_limits<int16_t>::max());
+// Sums of eight products of a biased code and one of a key, which is at most kIndexBias.
+static_assert(8 * (2 * kFoldedIndexBias) * kIndexBias <= std::numeric_limits<int16_t>::max());
 
 /// Keys unpacked.
 struct CandidateKeys {
@@ -59,8 +59,7 @@ struct CandidateKeys {
   }
 
   void TakeCodes(const uint8_t* key, int i) {
-    const __m256i table = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
+    const __m256i table = _mm256_broadcastsi128_si256(DoubledE2m1());
     const __m256i nibble = _mm256_set1_epi8(15);
     __m256i sums = _mm256_setzero_si256();
     for (int half = 0; half < 2; ++half) {  // two blocks
@@ -75,10 +74,7 @@ struct CandidateKeys {
                                                    LoadBytes32(factors[i][2 * half + 1]), 0xF0);
       sums = _mm256_add_epi32(sums, _mm256_madd_epi16(fours, of_blocks));
     }
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
-    offsets[i] = -kFoldedIndexBias * _mm_cvtsi128_si32(sum);
+    offsets[i] = -kFoldedIndexBias * Sum(sums);
   }
 };
 
@@ -138,11 +134,6 @@ inline __m256i AddLanes(const __m256i (&lanes)[kGroupKeys]) {
                           _mm256_permute2x128_si256(first, second, 0x31));
 }
 
-inline int32_t SumOf(__m256i lanes) {
-  const __m256i two = _mm256_hadd_epi32(lanes, lanes), one = _mm256_hadd_epi32(two, two);
-  return _mm256_extract_epi32(one, 0) + _mm256_extract_epi32(one, 4);
-}
-
 int64_t FindCandidates(const CandidateQuery& query, const KeyPages& keys, int64_t count,
                        int32_t first, float bar, const IndexCandidates& found) {
   if (count == 0) return 0;
@@ -171,10 +162,7 @@ int64_t FindCandidates(const CandidateQuery& query, const KeyPages& keys, int64_
     }
     const __m256i too_large = _mm256_set1_epi16(static_cast<int16_t>(~kMostCandidateDot));
     const uint32_t unknown = _mm256_testz_si256(all_dots, too_large) ? unpacked.unfit : 0xFF;
-    // Floats of whole numbers up to 2^31 and the two operations on them are off by 2^-22 of the
-    // terms at most; the slack is 2^-7 of those at least.
-    constexpr float kSixteenth = 1.001f / 16;
-    const __m256 slack = _mm256_set1_ps(static_cast<float>(SumOf(slacks)) * kSixteenth);
+    const __m256 slack = _mm256_set1_ps(static_cast<float>(Sum(slacks)) * kSlackUnit);
     const __m256 middle = _mm256_cvtepi32_ps(AddLanes(lanes));
     const __m256 scales = AsFloats(_mm256_slli_epi32(LoadBytes32(unpacked.exponents), 23));
     const __m256 unit = _mm256_mul_ps(scales, _mm256_set1_ps(query.scale));

@@ -23,7 +23,7 @@ struct UnpackedKeys {
 };
 
 inline void UnpackKey(const uint8_t* key, int64_t width, int index, UnpackedKeys& keys) {
-  const __m128i table = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+  const __m128i table = DoubledE2m1();
   const __m128i nibble = _mm_set1_epi8(15);
   for (int64_t block = 0; block < width / 32; ++block) {
     const __m128i bytes = LoadBytes16(key + 16 * block);
@@ -33,10 +33,7 @@ inline void UnpackKey(const uint8_t* key, int64_t width, int index, UnpackedKeys
     StoreBytes16(keys.codes[index] + 32 * block + 16, _mm_unpackhi_epi8(low, high));
     const __m128i bias = _mm_set1_epi16(-kIndexBias), one = _mm_set1_epi8(1);
     const __m128i pairs = _mm_maddubs_epi16(one, _mm_add_epi8(low, high));
-    __m128i sum = _mm_madd_epi16(pairs, bias);
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
-    keys.offset[index][block] = _mm_cvtsi128_si32(sum);
+    keys.offset[index][block] = Sum(_mm_madd_epi16(pairs, bias));
     keys.scale[index][block] = E8m0ToFloat(key[width / 2 + block]);
   }
 }

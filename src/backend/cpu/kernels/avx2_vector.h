@@ -62,6 +62,20 @@ inline __m128i LowWords(__m256i lanes) {
   return _mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
 }
 
+/// The sum of all lanes.
+inline int32_t Sum(__m128i lanes) {
+  const __m128i two = _mm_add_epi32(lanes, _mm_shuffle_epi32(lanes, 0x4E));
+  return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xB1)));
+}
+inline int32_t Sum(__m256i lanes) {
+  return Sum(_mm_add_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1)));
+}
+
+/// Doubled E2M1 values by their codes, for vpshufb.
+inline __m128i DoubledE2m1() {
+  return _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+}
+
 /// FoldLanes of lanes 0-7 and 8-15.
 inline float Fold(__m256 low, __m256 high) {
   const __m256 eight = _mm256_add_ps(low, high);

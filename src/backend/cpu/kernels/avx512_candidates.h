@@ -56,11 +56,8 @@ class FoundCandidates {
   /// those may be off, in sixteenths and lanes to add, what is left of the scales, and the keys of
   /// which nothing is known.
   void Add(int64_t key, __m512i sums, __m512i slacks, __m512 scales, __mmask16 unknown) {
-    // Floats of whole numbers up to 2^31 and the two operations on them are off by 2^-22 of the
-    // terms at most; the slack is 2^-7 of those at least.
-    constexpr float kSixteenth = 1.001f / 16;
     const __m512 slack =
-        _mm512_set1_ps(static_cast<float>(_mm512_reduce_add_epi32(slacks)) * kSixteenth);
+        _mm512_set1_ps(static_cast<float>(_mm512_reduce_add_epi32(slacks)) * kSlackUnit);
     const __m512 middle = _mm512_cvtepi32_ps(sums);
     const __m512 unit = _mm512_mul_ps(scales, _mm512_set1_ps(scale_));
     const __m512 upper = _mm512_mul_ps(_mm512_add_ps(middle, slack), unit);

@@ -36,6 +36,11 @@ static constexpr int64_t CandidateOrder(int64_t h) {
   return h / 32 * 32 + h % 16 / 4 * 8 + h / 16 % 2 * 4 + h % 4;
 }
 
+/// What a CandidateQuery's slacks are worth, a sixteenth, and more than the floats of bounds can be
+/// off: those of whole numbers up to 2^31 and two operations on them, by 2^-22 of the terms at
+/// most; the slack is 2^-7 of those at least.
+static constexpr float kSlackUnit = 1.001f / 16;
+
 /// Dots of a CandidateQuery up to this one count.
 static constexpr int kMostCandidateDot = (1 << 14) - 1;
 

@@ -104,6 +104,7 @@ void Matmul(benchmark::State& state, const Shape& shape, const std::string& name
   int64_t turn = 0;
   for (auto _ : state) {
     const uint8_t* data = memory + turn++ % matrices * matrix_bytes;
+    // Roughly as CpuBackend cuts its pieces.
     const int64_t piece = tokens > 8 && shape.format != Format::kFloat ? 512 : 128;
     pool.ParallelFor(shape.rows, piece, [&](int64_t begin, int64_t end, int thread) {
       const int64_t scale_row = shape.format == Format::kE2m1
